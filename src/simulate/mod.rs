@@ -1,0 +1,1 @@
+//! The 42 API on loopback: synthetic data, real manners.
