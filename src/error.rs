@@ -8,12 +8,15 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde::Deserialize;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the exit code of the process says; cron and the driver read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// A stage failed: exit code 1.
+    #[default]
     Failed,
     /// The command line or `pipeline.toml` is wrong: exit code 2.
     Usage,
@@ -53,8 +56,9 @@ impl Kind {
 pub struct Error(Box<Report>);
 
 // Boxed: an error is the rare case, and `Result<T>` stays one word larger than `T`.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 struct Report {
+    #[serde(skip)]
     kind: Kind,
     message: String,
     at: Option<String>,
@@ -92,9 +96,17 @@ impl Error {
         Error::new(Kind::Invalid, message)
     }
 
-    /// The error of a child that has already told its story with `code`.
-    pub fn of_kind(kind: Kind, message: impl Into<String>) -> Error {
-        Error::new(kind, message)
+    /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind
+    /// by its exit code.
+    pub fn from_json(kind: Kind, parts: serde_json::Value) -> Option<Error> {
+        let report: Report = serde_json::from_value(parts).ok()?;
+        Some(Error(Box::new(Report { kind, ..report })))
+    }
+
+    /// All parts but the kind, which is the exit code.
+    pub fn to_json(&self) -> serde_json::Value {
+        let Report { kind: _, message, at, detail, hint } = &*self.0;
+        serde_json::json!({ "message": message, "at": at, "detail": detail, "hint": hint })
     }
 
     /// The bridge for `std::io`: `doing` says what was tried ("write", "create"), `path` to what.
@@ -211,6 +223,13 @@ mod tests {
     fn an_excerpt_says_that_it_was_cut() {
         assert_eq!(excerpt("żółw", 3), "żół…");
         assert_eq!(excerpt("żółw", 4), "żółw");
+    }
+
+    #[test]
+    fn an_error_crosses_from_child_to_parent_whole() {
+        let error = Error::guard("too much").at("here").detail("one").detail("two").hint("act");
+        let twin = Error::from_json(Kind::Guard, error.to_json()).unwrap();
+        assert_eq!((twin.to_string(), twin.kind()), (error.to_string(), error.kind()));
     }
 
     #[test]

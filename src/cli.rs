@@ -1,0 +1,135 @@
+//! What the command lines share: the flags, and the way from arguments to an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+use log::LevelFilter;
+
+use crate::error::{Error, Result};
+use crate::log::Format;
+use crate::pipeline::{Pipeline, Secret, Secrets};
+use crate::{log as logs, progress};
+
+/// The flags of every binary that works on a pipeline.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The pipeline file; its folder is the root of exports/, logs/, data/ and .mirror42/
+    #[arg(long, value_name = "FILE", default_value = "pipeline.toml", global = true)]
+    pub pipeline: PathBuf,
+    /// How the standard error is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true)]
+    pub log_format: Format,
+    /// Show warnings and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Show every request and statement
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The flags of the binaries that talk to the API.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ApiArgs {
+    /// Address of the API, in place of `base_url` of the pipeline file
+    #[arg(long, value_name = "URL", env = "MIRROR42_API_URL")]
+    pub api_url: Option<String>,
+    /// Requests a second and an hour, in place of `limits`: `2/1200`, or `none`
+    #[arg(long, value_name = "N/N", env = "MIRROR42_LIMITS")]
+    pub limits: Option<String>,
+}
+
+/// The flags of the binaries that talk to the database.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DatabaseArgs {
+    /// The database, in place of `DATABASE_URL`; with neither, the embedded server under data/
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// A pipeline, opened: parsed, its secrets at hand, its logs begun.
+#[derive(Debug)]
+pub struct Context {
+    pub pipeline: Pipeline,
+    pub secrets: Secrets,
+}
+
+impl Common {
+    /// Reads the pipeline and starts logging as the step `step`.
+    pub fn open(&self, step: &'static str) -> Result<Context> {
+        let pipeline = Pipeline::load(&self.pipeline)?;
+        let console = match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::Warn,
+            (_, true) => LevelFilter::Debug,
+            _ => LevelFilter::Info,
+        };
+        progress::init(match self.log_format {
+            Format::Json => progress::Mode::Events,
+            Format::Text if self.quiet => progress::Mode::Silent,
+            Format::Text => progress::mode_of_stderr(),
+        });
+        logs::init(&pipeline.paths, step, self.log_format, console)?;
+        let secrets = Secrets::load(&pipeline.paths.dotenv())?;
+        Ok(Context { pipeline, secrets })
+    }
+}
+
+impl ApiArgs {
+    /// Puts the flags in the place of what the pipeline file says.
+    pub fn apply(&self, pipeline: &mut Pipeline) -> Result<()> {
+        let limits = &mut pipeline.api.limits;
+        if let Some(text) = self.limits.as_deref().filter(|text| !text.is_empty()) {
+            let parsed = match text.split_once('/') {
+                _ if text == "none" => Some((None, None)),
+                Some((second, hour)) => match (second.parse::<u32>(), hour.parse::<u32>()) {
+                    (Ok(second @ 1..), Ok(hour @ 1..)) => Some((Some(second), Some(hour))),
+                    _ => None,
+                },
+                None => None,
+            };
+            (limits.per_second, limits.per_hour) = parsed.ok_or_else(|| {
+                Error::usage(format!(
+                    "`--limits` is {text:?}, expected requests a second and an hour, such as `2/1200`, or `none`"
+                ))
+            })?;
+        }
+        if let Some(url) = self.api_url.as_deref().filter(|url| !url.is_empty()) {
+            if !(url.starts_with("https://") || url.starts_with("http://")) {
+                return Err(Error::usage(format!(
+                    "`--api-url` is {url:?}, expected an address that begins with `https://` or `http://`"
+                )));
+            }
+            pipeline.api.base_url = url.trim_end_matches('/').to_string();
+        }
+        Ok(())
+    }
+}
+
+impl DatabaseArgs {
+    /// The address of the database; none stands for the embedded server.
+    pub fn url(&self, secrets: &Secrets) -> Option<Secret> {
+        let flag = self.database_url.as_ref().filter(|url| !url.is_empty()).map(Secret::new);
+        flag.or_else(|| secrets.get("DATABASE_URL"))
+    }
+}
+
+/// The body of every `main`: parses the command line, runs, prints the one message of a failure.
+pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    // clap prints usage errors itself and exits with 2, as our contract wants.
+    let args = A::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(name, &error);
+            error.exit_code()
+        }
+    }
+}
+
+/// Prints a failure on the standard error, once.
+pub fn report(name: &str, error: &Error) {
+    match progress::mode() {
+        progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
+        progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),
+    }
+}

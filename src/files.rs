@@ -1,0 +1,324 @@
+//! The only place that renames, locks and makes files durable.
+//!
+//! A file appears whole or not at all: it is written beside its place under a name that no reader
+//! looks for, flushed to the disk, and renamed. A killed process leaves at most such a temporary
+//! file, which the next writer of the same folder removes ([`sweep`]).
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+const TEMPORARY: &str = ".tmp-";
+
+/// A file under way. Dropped without [`AtomicFile::commit`], it leaves nothing.
+pub struct AtomicFile {
+    target: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+    hasher: Sha256,
+    size_bytes: u64,
+}
+
+/// What a committed file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub sha256: String,
+    pub size_bytes: u64,
+}
+
+impl AtomicFile {
+    /// Begins a file that will stand at `target`; its folder is made if it is missing.
+    pub fn create(target: &Path) -> Result<AtomicFile> {
+        let folder = target.parent().unwrap_or(Path::new("."));
+        create_dir(folder)?;
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(folder)
+            .map_err(|cause| Error::io("create a file in", folder, &cause))?;
+        Ok(AtomicFile {
+            target: target.to_path_buf(),
+            writer: BufWriter::with_capacity(1 << 16, file),
+            hasher: Sha256::new(),
+            size_bytes: 0,
+        })
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        self.writer.write_all(bytes).map_err(|cause| Error::io("write", &self.target, &cause))
+    }
+
+    /// Makes the bytes durable and puts the file in its place with this mode (before the umask's say).
+    pub fn commit_with_mode(self, mode: u32) -> Result<Written> {
+        use std::os::unix::fs::PermissionsExt;
+        let failed = |doing: &'static str| {
+            let target = self.target.clone();
+            move |cause: io::Error| Error::io(doing, &target, &cause)
+        };
+        let file = self.writer.into_inner().map_err(|error| failed("write")(error.into_error()))?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
+        file.as_file().sync_all().map_err(failed("flush"))?;
+        file.persist(&self.target).map_err(|error| failed("rename to")(error.error))?;
+        sync_dir(self.target.parent().unwrap_or(Path::new(".")))?;
+        Ok(Written { sha256: hex(&self.hasher.finalize()), size_bytes: self.size_bytes })
+    }
+
+    /// As [`AtomicFile::commit_with_mode`], readable by all.
+    pub fn commit(self) -> Result<Written> {
+        self.commit_with_mode(0o644)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.writer.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.size_bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub fn write(target: &Path, bytes: &[u8]) -> Result<Written> {
+    let mut file = AtomicFile::create(target)?;
+    AtomicFile::write(&mut file, bytes)?;
+    file.commit()
+}
+
+/// As [`write`], readable by its owner only.
+pub fn write_private(target: &Path, bytes: &[u8]) -> Result<Written> {
+    let mut file = AtomicFile::create(target)?;
+    AtomicFile::write(&mut file, bytes)?;
+    file.commit_with_mode(0o600)
+}
+
+pub fn create_dir(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|cause| Error::io("create the folder", folder, &cause))
+}
+
+/// The bytes of a file, or none if it is not there.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::io("read", path, &cause)),
+    }
+}
+
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|cause| Error::io("read", path, &cause))
+}
+
+/// SHA-256 of a file in hex, as `sha256sum` prints it; none if the file is not there.
+pub fn sha256(path: &Path) -> Result<Option<String>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(Error::io("read", path, &cause)),
+    };
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let n = file.read(&mut buffer).map_err(|cause| Error::io("read", path, &cause))?;
+        if n == 0 {
+            return Ok(Some(hex(&hasher.finalize())));
+        }
+        hasher.update(&buffer[..n]);
+    }
+}
+
+/// SHA-256 of bytes in hex.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}"); // writing to a String cannot fail
+        out
+    })
+}
+
+/// Removes a folder and all in it; that it is not there is well.
+pub fn remove_dir(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(Error::io("remove the folder", folder, &cause)),
+    }
+}
+
+/// Removes a file; that it is not there is well.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(Error::io("remove", path, &cause)),
+    }
+}
+
+/// Removes the temporary files that killed writers left in `folder`. The caller holds the lock that
+/// keeps other writers out.
+pub fn sweep(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(Error::io("list", folder, &cause)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|cause| Error::io("list", folder, &cause))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the folder `new` in the place of `old`, which is removed. Either the one or the other stands
+/// at `old` at any moment, but for a file system that cannot exchange two names at once.
+pub fn replace_dir(new: &Path, old: &Path) -> Result<()> {
+    let failed = |cause: io::Error| Error::io("replace the folder", old, &cause);
+    if old.exists() {
+        exchange(new, old).map_err(failed)?;
+        remove_dir(new)?;
+    } else {
+        fs::rename(new, old).map_err(failed)?;
+    }
+    sync_dir(old.parent().unwrap_or(Path::new(".")))
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    match renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE) {
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => exchange_by_steps(a, b),
+        result => result.map_err(io::Error::from),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    exchange_by_steps(a, b)
+}
+
+/// Killed between the steps, this leaves nothing at `b`: the stage is then stale, and is made again.
+fn exchange_by_steps(a: &Path, b: &Path) -> io::Result<()> {
+    fs::remove_dir_all(b)?;
+    fs::rename(a, b)?;
+    fs::create_dir(a)
+}
+
+/// Makes a rename within `folder` durable.
+fn sync_dir(folder: &Path) -> Result<()> {
+    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+    let opened = File::open(folder).and_then(|dir| dir.sync_all());
+    opened.map_err(|cause| Error::io("flush the folder", folder, &cause))
+}
+
+/// A lock on a file, held until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+
+impl Lock {
+    /// Waits for the lock.
+    pub fn wait(path: &Path) -> Result<Lock> {
+        let file = open_lock(path)?;
+        file.lock().map_err(|cause| Error::io("lock", path, &cause))?;
+        Ok(Lock(file))
+    }
+
+    /// The lock, or none if another process holds it; `owner` is then in the file for a message.
+    pub fn try_with_owner(path: &Path, owner: &str) -> Result<Option<Lock>> {
+        let mut file = open_lock(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(cause)) => return Err(Error::io("lock", path, &cause)),
+        }
+        let noted = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
+        noted.map_err(|cause| Error::io("write", path, &cause))?;
+        Ok(Some(Lock(file)))
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    create_dir(path.parent().unwrap_or(Path::new(".")))?;
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    file.map_err(|cause| Error::io("open the lock", path, &cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = AtomicFile::create(&folder.path().join("a")).unwrap();
+        AtomicFile::write(&mut file, b"half").unwrap();
+        drop(file);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_committed_file_tells_its_hash_and_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/a");
+        let written = write(&path, b"abc").unwrap();
+        assert_eq!(written.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(written.size_bytes, 3);
+        assert_eq!(sha256(&path).unwrap().unwrap(), written.sha256);
+        assert_eq!(names(path.parent().unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tmp-123"), "half").unwrap();
+        fs::write(folder.path().join("kept"), "").unwrap();
+        sweep(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), ["kept"]);
+    }
+
+    #[test]
+    fn a_folder_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        for content in ["first", "second"] {
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("file"), content).unwrap();
+            replace_dir(&new, &old).unwrap();
+            assert_eq!(fs::read_to_string(old.join("file")).unwrap(), content);
+            assert_eq!(names(folder.path()), ["old"]);
+        }
+    }
+
+    #[test]
+    fn a_lock_is_had_once_and_names_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::try_with_owner(&path, "me").unwrap();
+        assert!(first.is_some());
+        assert!(Lock::try_with_owner(&path, "you").unwrap().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "me");
+        drop(first);
+        assert!(Lock::try_with_owner(&path, "you").unwrap().is_some());
+    }
+}

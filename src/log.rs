@@ -1,0 +1,114 @@
+//! One line a fact, UTC, to `logs/<stage>.log` and to the standard error.
+//!
+//! The crate `log` is the interface (`log::info!(target: stage, …)`): the target of a line is the
+//! stage it is about, and decides its file. Lines of our own modules without a target go to the log
+//! of the step that runs (`load`, `run`, …). With `--log-format json` the standard error carries one
+//! JSON object a line; the driver reads its children that way.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::error::{Result, printable};
+use crate::paths::Paths;
+use crate::{files, progress};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, on the standard error.
+    Json,
+}
+
+struct Logger {
+    format: Format,
+    console: LevelFilter,
+    folder: PathBuf,
+    step: &'static str,
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Starts logging for the step `step`; `console` is the least level that the standard error shows.
+/// Files get everything from `info` up. A second call changes nothing.
+pub fn init(paths: &Paths, step: &'static str, format: Format, console: LevelFilter) -> Result<()> {
+    files::create_dir(&paths.logs())?;
+    let logger = LOGGER.get_or_init(|| Logger { format, console, folder: paths.logs(), step });
+    // Fails only when a logger is set already, which is this one.
+    let _ = log::set_logger(logger);
+    log::set_max_level(console.max(LevelFilter::Info));
+    Ok(())
+}
+
+/// The time now as logs and receipts write it: UTC, RFC 3339, milliseconds.
+pub fn now() -> String {
+    timestamp(jiff::Timestamp::now())
+}
+
+pub fn timestamp(at: jiff::Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+impl Logger {
+    /// The stage a line is about: its target, unless that is a module of this or another crate.
+    fn stage<'a>(&self, target: &'a str) -> &'a str
+    where
+        'static: 'a,
+    {
+        if target.contains("::") || target == "mirror42" { self.step } else { target }
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        // Other crates' chatter (rustls, ureq) is theirs; they hold request heads too, and so tokens.
+        let target = metadata.target();
+        let ours = !target.contains("::") || target.starts_with("mirror42::");
+        ours && !["ureq", "rustls", "ureq_proto", "mio", "hyper"].contains(&target)
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let stage = self.stage(record.target());
+        let message = printable(&record.args().to_string());
+        let time = now();
+        if record.level() <= self.console {
+            let line = match self.format {
+                Format::Text => console_line(record.level(), stage, &message),
+                Format::Json => json_line(&time, record.level(), stage, &message),
+            };
+            progress::print(&line);
+        }
+        if record.level() <= Level::Info {
+            let line = format!("{time} {:5} {stage}: {message}\n", record.level());
+            let path = self.folder.join(format!("{stage}.log"));
+            // One write of a whole line to a file opened for appending: lines of several processes do
+            // not mix. A full disk must not stop a run for the sake of its log.
+            if let Ok(mut file) = File::options().create(true).append(true).open(path) {
+                let _ = file.write_all(line.as_bytes());
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn console_line(level: Level, stage: &str, message: &str) -> String {
+    let time = format!("{:.0}", jiff::Timestamp::now());
+    match level {
+        Level::Error => format!("{time} {stage}: error: {message}"),
+        Level::Warn => format!("{time} {stage}: warning: {message}"),
+        Level::Info | Level::Debug | Level::Trace => format!("{time} {stage}: {message}"),
+    }
+}
+
+fn json_line(time: &str, level: Level, stage: &str, message: &str) -> String {
+    serde_json::json!({ "time": time, "level": level.as_str().to_lowercase(), "stage": stage, "message": message })
+        .to_string()
+}

@@ -1,0 +1,104 @@
+//! Every path the project reads or writes, in one struct. All are below the folder of `pipeline.toml`.
+
+use std::path::{Path, PathBuf};
+
+/// Name of the records of a stage, within its folder.
+pub const ALL_JSON: &str = "all.json";
+
+#[derive(Clone, Debug)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// `root` is the folder of the pipeline file.
+    pub fn new(root: impl Into<PathBuf>) -> Paths {
+        Paths { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `exports/`: one folder a stage.
+    pub fn exports(&self) -> PathBuf {
+        self.root.join("exports")
+    }
+
+    pub fn stage(&self, stage: &str) -> PathBuf {
+        self.exports().join(stage)
+    }
+
+    /// The records of a stage: a JSON array, one record a line.
+    pub fn all_json(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join(ALL_JSON)
+    }
+
+    /// What made the files beside it: see [`crate::receipt`].
+    pub fn receipt(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join("stage.json")
+    }
+
+    /// The answers of the API, as received; only whole series of pages stand here.
+    pub fn pages(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join("pages")
+    }
+
+    /// Where a fetch gathers pages until its series are whole.
+    pub fn pages_under_way(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join("pages.new")
+    }
+
+    /// State that is no artifact: token, locks, the limiter's clock.
+    pub fn state(&self) -> PathBuf {
+        self.root.join(".mirror42")
+    }
+
+    pub fn run_lock(&self) -> PathBuf {
+        self.state().join("run.lock")
+    }
+
+    pub fn token(&self) -> PathBuf {
+        self.state().join("token.json")
+    }
+
+    pub fn limiter(&self) -> PathBuf {
+        self.state().join("limiter.json")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The log of one stage, or of `load`, `validate`, `token` and the driver (`run`).
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}.log"))
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// The private cluster of the embedded server.
+    pub fn postgres(&self) -> PathBuf {
+        self.data().join("postgres")
+    }
+
+    pub fn dotenv(&self) -> PathBuf {
+        self.root.join(".env")
+    }
+
+    /// `path` as messages name it: relative to the root where it is below it.
+    pub fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+/// The file of one page within a folder of pages: `KEY/0001.json`, or `0001.json` for a fetch that is made once.
+pub fn page_file(pages: &Path, key: Option<&str>, number: u32) -> PathBuf {
+    let file = format!("{number:04}.json");
+    match key {
+        Some(key) => pages.join(key).join(file),
+        None => pages.join(file),
+    }
+}

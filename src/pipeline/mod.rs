@@ -1,0 +1,352 @@
+//! What `pipeline.toml` means: plain data, checked, with the lines it stands on.
+//!
+//! [`Pipeline::load`] reads the file ([`parse`]) and checks what one key alone cannot tell
+//! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
+//! `schema.sql` is the one place for those.
+
+mod parse;
+mod secrets;
+mod toml_view;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::paths::Paths;
+
+pub use secrets::{Secret, Secrets};
+
+/// The version of what the stage binaries write; a change makes every stage stale.
+const DATA_FORMAT: u32 = 1;
+
+/// A whole pipeline file.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The file as the user named it, for messages.
+    pub file: PathBuf,
+    pub paths: Paths,
+    pub name: String,
+    /// The file that can rebuild an empty database, relative to the root.
+    pub schema: PathBuf,
+    /// How old fetched pages may be and still count as current.
+    pub max_age: Duration,
+    /// How old the mirror may be before `status` and `validate` complain.
+    pub stale_after: Duration,
+    /// The share of its rows (0 to 1) that a table may lose in one load.
+    pub max_delete: f64,
+    pub api: Api,
+    /// In the order of the file.
+    pub stages: Vec<Stage>,
+    pub checks: Vec<Check>,
+}
+
+/// How the API is reached.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Without a slash at the end.
+    pub base_url: String,
+    pub auth: Auth,
+    pub limits: Limits,
+    pub page: Page,
+    /// For the first byte of an answer.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub enum Auth {
+    None,
+    /// `Authorization: Bearer` with the value of an environment variable.
+    Bearer {
+        token_env: String,
+    },
+    /// OAuth2 client credentials (RFC 6749, section 4.4).
+    OAuth2 {
+        token_path: String,
+        client_id_env: String,
+        client_secret_env: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests in any second; none: as many as the server allows.
+    pub per_second: Option<u32>,
+    /// Requests in any hour; none: as many as the server allows.
+    pub per_hour: Option<u32>,
+    /// Requests that one fetch has under way at a time.
+    pub in_flight: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Page {
+    pub style: PageStyle,
+    /// Records asked for in one request.
+    pub size: u32,
+    pub records: Records,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageStyle {
+    /// `page=2&per_page=100`, with `X-Total` saying how many records there are in all.
+    PageNumber,
+    /// One request is the whole answer.
+    None,
+}
+
+/// Where the records stand in the body of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// `.[]`: the body is an array of them.
+    Elements,
+    /// `.`: the body is one record.
+    Whole,
+}
+
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The folder under `exports/`.
+    pub name: String,
+    /// The line of the file on which the stage begins.
+    pub line: usize,
+    pub source: Source,
+    pub jq: Filter,
+    /// Exports bound to variables of the filter: (variable without `$`, stage).
+    pub with: Vec<(String, String)>,
+    /// The members that tell a record from all others, in the order in which the export is sorted.
+    pub key: Vec<String>,
+    pub duplicates: Duplicates,
+    /// The filter gets one array of all records rather than one record at a time.
+    pub slurp: bool,
+    /// The table that the export is loaded into; none: it only feeds other stages.
+    pub table: Option<String>,
+    /// Overrides [`Pipeline::max_delete`] for this table.
+    pub max_delete: Option<f64>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Source {
+    Fetch(Fetch),
+    /// The raw records that another stage fetched.
+    From(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    /// Path and query, with `{member}` for members of the `each` record.
+    pub path: String,
+    /// One series of pages per record of this stage's export.
+    pub each: Option<String>,
+    pub page: Page,
+    pub max_age: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub text: String,
+    /// The line of `pipeline.toml` on which the text begins.
+    pub line: usize,
+}
+
+/// What happens when two records of one export have the same key and are not equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    Error,
+    First,
+    Last,
+}
+
+/// Passes when the query returns no row.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub name: String,
+    pub sql: String,
+    pub line: usize,
+}
+
+impl Pipeline {
+    /// Reads and checks `file`.
+    pub fn load(file: &Path) -> Result<Pipeline> {
+        let text = std::fs::read_to_string(file).map_err(|cause| {
+            let error =
+                Error::usage(format!("cannot read the pipeline file `{}`", file.display())).detail(cause.to_string());
+            match cause.kind() {
+                std::io::ErrorKind::NotFound => error.hint("Name the file with `--pipeline FILE`."),
+                _ => error,
+            }
+        })?;
+        Pipeline::parse(file, &text)
+    }
+
+    /// The meaning of `text`, which stands in `file`.
+    pub fn parse(file: &Path, text: &str) -> Result<Pipeline> {
+        let pipeline = parse::pipeline(file, text)?;
+        pipeline.check()?;
+        Ok(pipeline)
+    }
+
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// The stage of this name, or a usage error that names the nearest one.
+    pub fn known_stage(&self, name: &str) -> Result<&Stage> {
+        self.stage(name).ok_or_else(|| {
+            let error = Error::usage(format!("no stage is called `{name}`")).at(self.file.display().to_string());
+            match nearest(name, self.stages.iter().map(|stage| stage.name.as_str())) {
+                Some(near) => error.hint(format!("Did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    /// The stages of these names in the order of the file; all of them when none is named.
+    pub fn selected(&self, names: &[String]) -> Result<Vec<&Stage>> {
+        for name in names {
+            self.known_stage(name)?;
+        }
+        Ok(self.stages.iter().filter(|stage| names.is_empty() || names.contains(&stage.name)).collect())
+    }
+
+    /// The stage whose pages `stage` is filtered from: itself, or the one it names with `from`.
+    pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, &'a Fetch)> {
+        let (source, fetch) = match &stage.source {
+            Source::Fetch(fetch) => (stage, Some(fetch)),
+            Source::From(name) => {
+                let source = self.known_stage(name)?;
+                (source, source.fetch())
+            }
+        };
+        match fetch {
+            Some(fetch) => Ok((source, fetch)),
+            None => Err(self
+                .error_at(
+                    stage.line,
+                    format!("stage `{}` reads from `{}`, which fetches nothing", stage.name, source.name),
+                )
+                .hint("Name the stage that has `fetch`.")),
+        }
+    }
+
+    /// The stages with a table, in the order of the file.
+    pub fn loaded(&self) -> impl Iterator<Item = (&Stage, &str)> {
+        self.stages.iter().filter_map(|stage| Some((stage, stage.table.as_deref()?)))
+    }
+
+    /// The place of `line` of the pipeline file, as messages name it.
+    pub fn place(&self, line: usize) -> String {
+        format!("{}:{line}", self.file.display())
+    }
+
+    fn error_at(&self, line: usize, message: String) -> Error {
+        Error::usage(message).at(self.place(line))
+    }
+
+    /// What one key alone cannot tell: that names are distinct and refer to stages, that nothing depends on itself.
+    fn check(&self) -> Result<()> {
+        for (i, stage) in self.stages.iter().enumerate() {
+            let before = &self.stages[..i];
+            if before.iter().any(|other| other.name == stage.name) {
+                return Err(self.error_at(stage.line, format!("two stages are called `{}`", stage.name)));
+            }
+            if let Some(other) = before.iter().find(|other| other.table.is_some() && other.table == stage.table) {
+                let table = stage.table.as_deref().unwrap_or_default();
+                return Err(self.error_at(
+                    stage.line,
+                    format!("stages `{}` and `{}` both fill table `{table}`", other.name, stage.name),
+                ));
+            }
+            for name in stage.needs() {
+                self.known_stage(name).map_err(|error| error.at(self.place(stage.line)))?;
+            }
+            self.source_of(stage)?;
+        }
+        for stage in &self.stages {
+            self.check_acyclic(stage, &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn check_acyclic<'a>(&'a self, stage: &'a Stage, path: &mut Vec<&'a str>) -> Result<()> {
+        if let Some(start) = path.iter().position(|name| *name == stage.name) {
+            let cycle = [&path[start..], &[&stage.name]].concat().join("` → `");
+            return Err(self.error_at(stage.line, format!("stage `{}` needs itself: `{cycle}`", stage.name)));
+        }
+        path.push(&stage.name);
+        for name in stage.needs() {
+            self.check_acyclic(self.known_stage(name)?, path)?;
+        }
+        path.pop();
+        Ok(())
+    }
+
+    /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.
+    pub fn fetch_definition(&self, fetch: &Fetch) -> String {
+        let auth = match &self.api.auth {
+            Auth::None => "none",
+            Auth::Bearer { .. } => "bearer",
+            Auth::OAuth2 { .. } => "oauth2",
+        };
+        hash_of(&[
+            "fetch",
+            &self.api.base_url,
+            auth,
+            &fetch.path,
+            fetch.each.as_deref().unwrap_or(""),
+            &format!("{:?}", fetch.page),
+        ])
+    }
+}
+
+impl Stage {
+    pub fn fetch(&self) -> Option<&Fetch> {
+        match &self.source {
+            Source::Fetch(fetch) => Some(fetch),
+            Source::From(_) => None,
+        }
+    }
+
+    /// The stages that must be there before this one: the source, the `each` export, the `with` exports.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        let source = match &self.source {
+            Source::Fetch(fetch) => fetch.each.as_deref(),
+            Source::From(name) => Some(name.as_str()),
+        };
+        source.into_iter().chain(self.with.iter().map(|(_, stage)| stage.as_str()))
+    }
+
+    /// The hash of all that decides what the filter makes of its inputs: a change makes `all.json` stale.
+    pub fn extract_definition(&self) -> String {
+        let with: Vec<String> = self.with.iter().map(|(variable, stage)| format!("{variable}={stage}")).collect();
+        hash_of(&[
+            "extract",
+            &self.jq.text,
+            &with.join(","),
+            &self.key.join(","),
+            &format!("{:?}", self.duplicates),
+            &self.slurp.to_string(),
+        ])
+    }
+}
+
+/// SHA-256 in hex of the parts, each told from the next, with the data format.
+fn hash_of(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(DATA_FORMAT.to_le_bytes());
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    crate::files::hex(&hasher.finalize())
+}
+
+/// The candidate that a misspelt `name` most likely meant, if one is near.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // 0.7 takes one or two slips in a word of eight letters, and leaves other words alone.
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

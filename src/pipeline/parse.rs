@@ -1,0 +1,239 @@
+//! From the text of `pipeline.toml` to a [`Pipeline`]. Every key is read here and nowhere else.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::toml_view::{Text, Value, View};
+use super::{Api, Auth, Check, Duplicates, Fetch, Filter, Limits, Page, PageStyle, Pipeline, Records, Source, Stage};
+use crate::error::Result;
+use crate::paths::Paths;
+
+// A nightly run begins 24 h after the last: what it fetched then is stale, what a run fetched that
+// failed an hour ago is not.
+const MAX_AGE: Duration = Duration::from_secs(20 * 3600);
+const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
+const MAX_DELETE: f64 = 0.2;
+// The slowest page logged from the real server took 21 s.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const IN_FLIGHT: u32 = 8;
+const PAGE: Page = Page { style: PageStyle::PageNumber, size: 100, records: Records::Elements };
+
+pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
+    let mut root = Text { file, text }.parse()?;
+    let mut head = root.need("pipeline")?.table()?;
+    let api = api(root.need("api")?.table()?)?;
+    let max_age = or(head.take("max_age"), Value::duration, MAX_AGE)?;
+    let stages = match root.take("stage") {
+        Some(value) => value.tables()?.into_iter().map(|view| stage(view, &api, max_age)).collect::<Result<_>>()?,
+        None => Vec::new(),
+    };
+    let checks = match root.take("check") {
+        Some(value) => value.tables()?.into_iter().map(check).collect::<Result<_>>()?,
+        None => Vec::new(),
+    };
+    root.finish()?;
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let pipeline = Pipeline {
+        file: file.to_path_buf(),
+        paths: Paths::new(folder),
+        name: head.need("name")?.name()?,
+        schema: PathBuf::from(or(head.take("schema"), Value::name, "schema.sql".to_string())?),
+        max_age,
+        stale_after: or(head.take("stale_after"), Value::duration, STALE_AFTER)?,
+        max_delete: or(head.take("max_delete"), Value::share, MAX_DELETE)?,
+        api,
+        stages,
+        checks,
+    };
+    head.finish()?;
+    Ok(pipeline)
+}
+
+fn api(mut view: View) -> Result<Api> {
+    let base_url = view.need("base_url")?;
+    let url = base_url.name()?;
+    if !(url.starts_with("https://") || url.starts_with("http://")) {
+        return Err(base_url.wrong("an address that begins with `https://` or `http://`"));
+    }
+    let api = Api {
+        base_url: url.trim_end_matches('/').to_string(),
+        auth: match view.take("auth") {
+            Some(value) => auth(value.table()?)?,
+            None => Auth::None,
+        },
+        limits: match view.take("limits") {
+            Some(value) => limits(value.table()?)?,
+            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize },
+        },
+        page: match view.take("page") {
+            Some(value) => page(value.table()?, PAGE)?,
+            None => PAGE,
+        },
+        timeout: or(view.take("timeout"), Value::duration, TIMEOUT)?,
+    };
+    view.finish()?;
+    Ok(api)
+}
+
+fn auth(mut view: View) -> Result<Auth> {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        None,
+        Bearer,
+        OAuth2,
+    }
+    let kinds = [("oauth2", Kind::OAuth2), ("bearer", Kind::Bearer), ("none", Kind::None)];
+    let auth = match view.need("kind")?.choice(&kinds)? {
+        Kind::None => Auth::None,
+        Kind::Bearer => Auth::Bearer { token_env: view.need("token_env")?.name()? },
+        Kind::OAuth2 => Auth::OAuth2 {
+            token_path: view.need("token_path")?.name()?,
+            client_id_env: view.need("client_id_env")?.name()?,
+            client_secret_env: view.need("client_secret_env")?.name()?,
+        },
+    };
+    view.finish()?;
+    Ok(auth)
+}
+
+fn limits(mut view: View) -> Result<Limits> {
+    let limits = Limits {
+        per_second: view.take("per_second").map(|value| value.count()).transpose()?,
+        per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
+        in_flight: or(view.take("in_flight"), Value::count, IN_FLIGHT)? as usize,
+    };
+    view.finish()?;
+    Ok(limits)
+}
+
+/// What the table does not say is as in `default`: the API's page for a stage, ours for the API.
+fn page(mut view: View, default: Page) -> Result<Page> {
+    let styles = [("page-number", PageStyle::PageNumber), ("none", PageStyle::None)];
+    let records = [(".[]", Records::Elements), (".", Records::Whole)];
+    let page = Page {
+        style: or(view.take("style"), |value| value.choice(&styles), default.style)?,
+        size: or(view.take("size"), Value::count, default.size)?,
+        records: or(view.take("records"), |value| value.choice(&records), default.records)?,
+    };
+    if page.style == PageStyle::PageNumber && page.records == Records::Whole {
+        return Err(view.error("`records = \".\"` needs `style = \"none\"`: a page of one record is not a page".into()));
+    }
+    view.finish()?;
+    Ok(page)
+}
+
+fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
+    let line = view.line();
+    let name = view.need("name")?;
+    let stage = Stage {
+        name: folder_name(&name)?,
+        line,
+        source: source(&mut view, api, max_age)?,
+        jq: match view.take("jq") {
+            Some(value) => Filter { text: value.string()?, line: value.text_line() },
+            None => Filter { text: ".".to_string(), line },
+        },
+        with: match view.take("with") {
+            Some(value) => value
+                .pairs()?
+                .into_iter()
+                .map(|(variable, stage)| Ok((variable_name(variable, &stage)?, stage.name()?)))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        },
+        key: {
+            let key = view.need("key")?;
+            let wrong = key.wrong("at least one name");
+            let names = key.names()?;
+            if names.is_empty() {
+                return Err(wrong);
+            }
+            names
+        },
+        duplicates: {
+            let words = [("error", Duplicates::Error), ("first", Duplicates::First), ("last", Duplicates::Last)];
+            or(view.take("duplicates"), |value| value.choice(&words), Duplicates::Error)?
+        },
+        slurp: or(view.take("slurp"), Value::boolean, false)?,
+        table: view.take("table").map(|value| value.name()).transpose()?,
+        max_delete: view.take("max_delete").map(|value| value.share()).transpose()?,
+    };
+    view.finish()?;
+    Ok(stage)
+}
+
+fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {
+    let fetch = view.take("fetch");
+    let from = view.take("from");
+    let each = view.take("each");
+    let page_value = view.take("page");
+    let stage_max_age = view.take("max_age");
+    match (fetch, from) {
+        (Some(path), None) => {
+            let text = path.string()?;
+            if !text.starts_with('/') {
+                return Err(path.wrong("a path that begins with `/`"));
+            }
+            let each = each.map(|value| value.name()).transpose()?;
+            if each.is_none() && text.contains('{') {
+                return Err(path.wrong("no `{…}` without `each`, the export whose records fill it"));
+            }
+            Ok(Source::Fetch(Fetch {
+                path: text,
+                each,
+                page: match page_value {
+                    Some(value) => page(value.table()?, api.page)?,
+                    None => api.page,
+                },
+                max_age: or(stage_max_age, Value::duration, max_age)?,
+            }))
+        }
+        (None, Some(from)) => match each.or(page_value).or(stage_max_age) {
+            Some(value) => Err(value.wrong("no such key beside `from`: it belongs to the stage that fetches")),
+            None => Ok(Source::From(from.name()?)),
+        },
+        (Some(_), Some(from)) => Err(from.wrong("either `fetch` or `from`, not both")),
+        (None, None) => {
+            Err(view.error("a stage needs `fetch`, a path of the API, or `from`, a stage that fetches".into()))
+        }
+    }
+}
+
+fn check(mut view: View) -> Result<Check> {
+    let line = view.line();
+    let check = Check { name: view.need("name")?.name()?, sql: view.need("sql")?.name()?, line };
+    view.finish()?;
+    Ok(check)
+}
+
+/// A stage's name is a folder's name: no path, nothing hidden, nothing that a shell would expand.
+fn folder_name(value: &Value) -> Result<String> {
+    let name = value.name()?;
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let reserved = ["load", "validate", "run", "token", "rotate", "simulate"];
+    if !plain || name.starts_with(['.', '-']) {
+        return Err(
+            value.wrong("a name of letters, digits, `_`, `-` and `.` that begins with a letter, a digit or `_`")
+        );
+    }
+    if reserved.contains(&name.as_str()) {
+        return Err(value.wrong("another name: mirror42 has a step and a log of this one"));
+    }
+    Ok(name)
+}
+
+fn variable_name(name: String, value: &Value) -> Result<String> {
+    let mut chars = name.chars();
+    let starts = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !starts || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') || name == "each" || name == "__loc__" {
+        return Err(value.wrong("beside a key that can be a jq variable (letters, digits, `_`; not `each`)"));
+    }
+    Ok(name)
+}
+
+fn or<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(&Value<'a>) -> Result<T>, default: T) -> Result<T> {
+    value.map_or(Ok(default), |value| read(&value))
+}
