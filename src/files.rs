@@ -74,30 +74,17 @@ impl AtomicFile {
     }
 }
 
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.writer.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
-        self.size_bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
 /// Writes a small file whole or not at all.
 pub fn write(target: &Path, bytes: &[u8]) -> Result<Written> {
     let mut file = AtomicFile::create(target)?;
-    AtomicFile::write(&mut file, bytes)?;
+    file.write(bytes)?;
     file.commit()
 }
 
 /// As [`write`], readable by its owner only.
 pub fn write_private(target: &Path, bytes: &[u8]) -> Result<Written> {
     let mut file = AtomicFile::create(target)?;
-    AtomicFile::write(&mut file, bytes)?;
+    file.write(bytes)?;
     file.commit_with_mode(0o600)
 }
 
@@ -272,7 +259,7 @@ mod tests {
     fn a_dropped_file_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = AtomicFile::create(&folder.path().join("a")).unwrap();
-        AtomicFile::write(&mut file, b"half").unwrap();
+        file.write(b"half").unwrap();
         drop(file);
         assert!(names(folder.path()).is_empty());
     }

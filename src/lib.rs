@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod log;
 pub mod paths;
