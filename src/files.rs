@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::paths::Paths;
 
 const TEMPORARY: &str = ".tmp-";
 
@@ -217,6 +218,16 @@ fn sync_dir(folder: &Path) -> Result<()> {
 pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
 impl Lock {
+    /// The right to write into the folder of a stage; another process that has it is an error. What
+    /// killed writers left in the folder is swept.
+    pub fn of_stage(paths: &Paths, stage: &str) -> Result<Lock> {
+        let owner = format!("pid {}", std::process::id());
+        let lock = Lock::try_with_owner(&paths.stage_lock(stage), &owner)?;
+        let lock = lock.ok_or_else(|| Error::locked(format!("another process is working on stage `{stage}`")))?;
+        sweep(&paths.stage(stage))?;
+        Ok(lock)
+    }
+
     /// Waits for the lock.
     pub fn wait(path: &Path) -> Result<Lock> {
         let file = open_lock(path)?;

@@ -1,9 +1,12 @@
 //! mirror42: a Postgres database that is an exact, read-only mirror of a paged REST API.
 
+pub mod api;
 pub mod cli;
 pub mod error;
 pub mod export;
+pub mod fetch;
 pub mod files;
+pub mod limiter;
 pub mod log;
 pub mod paths;
 pub mod pipeline;

@@ -58,12 +58,19 @@ impl Paths {
         self.state().join("run.lock")
     }
 
+    /// Held by the process that writes into the folder of a stage.
+    pub fn stage_lock(&self, stage: &str) -> PathBuf {
+        self.state().join(format!("{stage}.lock"))
+    }
+
     pub fn token(&self) -> PathBuf {
         self.state().join("token.json")
     }
 
-    pub fn limiter(&self) -> PathBuf {
-        self.state().join("limiter.json")
+    /// The clock of the rate limiter for one API, told by its host and port.
+    pub fn limiter(&self, host: &str) -> PathBuf {
+        let plain = host.replace(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-'), "_");
+        self.state().join(format!("limiter-{plain}.json"))
     }
 
     pub fn logs(&self) -> PathBuf {

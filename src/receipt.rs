@@ -82,16 +82,18 @@ pub struct ExtractReceipt {
 }
 
 impl Receipt {
-    pub fn new(stage: &str) -> Receipt {
-        Receipt { version: VERSION, stage: stage.to_string(), fetch: None, extract: None }
-    }
-
     /// The receipt of a stage; none if there is none or if another version of mirror42 wrote it.
     pub fn read(paths: &Paths, stage: &str) -> Result<Option<Receipt>> {
         let path = paths.receipt(stage);
         let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
         // A receipt that cannot be read says nothing: the stage is stale, and the next run writes a new one.
         Ok(serde_json::from_slice(&bytes).ok().filter(|receipt: &Receipt| receipt.version == VERSION))
+    }
+
+    /// The receipt of a stage to write a part of anew.
+    pub fn read_or_new(paths: &Paths, stage: &str) -> Result<Receipt> {
+        let new = || Receipt { version: VERSION, stage: stage.to_string(), fetch: None, extract: None };
+        Ok(Receipt::read(paths, stage)?.unwrap_or_else(new))
     }
 
     pub fn write(&self, paths: &Paths) -> Result<()> {

@@ -1,0 +1,226 @@
+//! The HTTP client: one request, repeated until its verdict is final.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use ureq::Agent;
+use ureq::http::Response;
+
+use super::outcome::{Head, TRIES, Verdict, describe, is_html, judge, judge_fault};
+use super::token::Authorization;
+use crate::cli::Context;
+use crate::error::{Error, Result};
+use crate::limiter::{Limiter, ServerLimits};
+
+// The server answers 403 to a request without one.
+const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+// A page of 100 projects weighs 5 MB; nothing the API has comes near this.
+const BODY_LIMIT_BYTES: u64 = 256 << 20;
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+// Below this a wait is not worth a line.
+const NOTEWORTHY: Duration = Duration::from_secs(5);
+
+/// An answer with status 200.
+#[derive(Debug)]
+pub struct Answer {
+    /// `X-Total`: records in all pages.
+    pub total: Option<u64>,
+    /// `X-Per-Page`: the page size that was granted.
+    pub per_page: Option<u32>,
+    pub body: Vec<u8>,
+}
+
+/// What this process asked of the API.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Requests sent, with those sent again.
+    pub requests: AtomicU64,
+    /// Attempts that gave nothing to use.
+    pub retries: AtomicU64,
+}
+
+/// The API as all threads of a process share it.
+pub struct Client {
+    agent: Agent,
+    base_url: String,
+    limiter: Limiter,
+    authorization: Authorization,
+    pub counts: Counts,
+}
+
+impl Client {
+    pub fn open(context: &Context) -> Result<Client> {
+        let api = &context.pipeline.api;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(USER_AGENT)
+            .accept("application/json")
+            .max_idle_connections_per_host(api.limits.in_flight)
+            .max_idle_connections(api.limits.in_flight)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(api.timeout))
+            .timeout_per_read(Some(api.timeout))
+            .build();
+        let agent: Agent = config.into();
+        Ok(Client {
+            agent: agent.clone(),
+            base_url: api.base_url.clone(),
+            limiter: Limiter::new(&context.pipeline.paths, api),
+            authorization: Authorization::new(context, agent)?,
+            counts: Counts::default(),
+        })
+    }
+
+    /// The full address of a path, as messages name it.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+
+    /// Gets `path` (with its query) until `read` can use the answer. `stage` is who asks, for the log;
+    /// `waiting` hears why it takes longer.
+    pub fn get<T>(
+        &self,
+        stage: &str,
+        path: &str,
+        waiting: &dyn Fn(&str),
+        read: impl Fn(Answer) -> Result<T, Verdict>,
+    ) -> Result<T> {
+        let url = self.url(path);
+        let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
+        // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
+        self.authorization.bearer(&retry, waiting)?;
+        retry.run(waiting, || {
+            let bearer = self.authorization.bearer(&retry, waiting).map_err(Stop::Error)?;
+            let request = self.agent.get(&url);
+            let request = match &bearer {
+                Some(token) => request.header("Authorization", format!("Bearer {}", token.reveal())),
+                None => request,
+            };
+            let outcome = self.counted(request.call()).and_then(&read);
+            if let (Err(Verdict::Unauthorized { .. }), Some(token)) = (&outcome, &bearer) {
+                self.authorization.refused(token).map_err(Stop::Error)?;
+            }
+            outcome.map_err(Stop::Verdict)
+        })
+    }
+
+    /// The usable answer of an attempt; what the server said of its limits is taken in first.
+    fn counted(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Verdict> {
+        let response = response.map_err(|error| judge_fault(&error))?;
+        let number = |name: &str| header(&response, name).and_then(|text| text.parse::<u32>().ok());
+        let server = ServerLimits {
+            per_second: number("x-secondly-ratelimit-limit").filter(|n| *n > 0),
+            per_hour: number("x-hourly-ratelimit-limit").filter(|n| *n > 0),
+            hourly_remaining: number("x-hourly-ratelimit-remaining"),
+        };
+        self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+        answer(response)
+    }
+}
+
+fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// The body and the headers that count of a response with status 200; else its verdict.
+pub fn answer(mut response: Response<ureq::Body>) -> Result<Answer, Verdict> {
+    let body = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
+    let body = body.map_err(|error| judge_fault(&error))?;
+    let head = Head {
+        status: response.status().as_u16(),
+        content_type: header(&response, "content-type").unwrap_or(""),
+        retry_after: header(&response, "retry-after"),
+        location: header(&response, "location"),
+    };
+    if head.status != 200 {
+        return Err(judge(&head, &body, SystemTime::now()));
+    }
+    if is_html(head.content_type, &body) {
+        return Err(Verdict::again(describe(&head, &body)));
+    }
+    let total = header(&response, "x-total").and_then(|text| text.parse().ok());
+    let per_page = header(&response, "x-per-page").and_then(|text| text.parse().ok());
+    Ok(Answer { total, per_page, body })
+}
+
+/// Why an attempt ended without a value.
+pub enum Stop {
+    Verdict(Verdict),
+    Error(Error),
+}
+
+/// The loop around attempts: slots, waits, log lines, the last word.
+pub struct Retry<'a> {
+    pub limiter: &'a Limiter,
+    pub counts: &'a Counts,
+    /// Whose log the tries go to.
+    pub stage: &'a str,
+    /// What is tried, for messages: "fetch `https://…`".
+    pub what: String,
+}
+
+impl Retry<'_> {
+    /// Runs `attempt` until it succeeds, cannot succeed, or has been tried [`TRIES`] times.
+    pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            self.wait_for_slot(waiting)?;
+            self.counts.requests.fetch_add(1, Ordering::Relaxed);
+            let verdict = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Stop::Error(error)) => return Err(error),
+                Err(Stop::Verdict(verdict)) => verdict,
+            };
+            let wait = match &verdict {
+                Verdict::Fail { why } => return Err(self.failure(why, "The answer is final.")),
+                // A limit of the server's is no fault of the request: it is waited for however often it takes.
+                Verdict::Wait { wait, .. } => *wait,
+                Verdict::Again { .. } | Verdict::Unauthorized { .. } => {
+                    tries += 1;
+                    if tries == TRIES {
+                        return Err(self.failure(verdict.why(), &format!("It was tried {TRIES} times.")));
+                    }
+                    backoff(tries)
+                }
+            };
+            self.counts.retries.fetch_add(1, Ordering::Relaxed);
+            log::warn!(target: self.stage, "{}: {}; trying again in {:.1} s", self.what, verdict.why(), wait.as_secs_f32());
+            if matches!(verdict, Verdict::Wait { .. }) {
+                self.limiter.block(wait)?;
+            } else {
+                std::thread::sleep(wait);
+            }
+        }
+    }
+
+    /// Reserves a slot and waits for it. The server may have closed the door meanwhile: then anew.
+    fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<()> {
+        loop {
+            let wait = self.limiter.reserve()?;
+            if wait >= NOTEWORTHY {
+                let until = jiff::Timestamp::now() + wait;
+                let note = format!("waiting for the rate limit until {until:.0}");
+                log::info!(target: self.stage, "{note}");
+                waiting(&note);
+            }
+            std::thread::sleep(wait);
+            if self.limiter.blocked_for()?.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn failure(&self, why: &str, tries: &str) -> Error {
+        Error::failed(format!("could not {}: {why}", self.what)).detail(tries)
+    }
+}
+
+/// 0.5, 1, 2, 4 … s, each shortened by up to half at random so that threads do not march in step.
+fn backoff(tries: u32) -> Duration {
+    let full = FIRST_WAIT.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST_WAIT);
+    full.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+}

@@ -1,0 +1,12 @@
+//! One request to the API, until it has an answer that can be used or a reason to give up.
+//!
+//! The only room that knows of HTTP. Each attempt takes a slot of the shared [`crate::limiter`],
+//! gets its authorization ([`token`]) and is judged by one table ([`outcome`]); [`Client::get`]
+//! repeats it as the verdict says. It is the one place that sleeps.
+
+mod client;
+mod outcome;
+pub mod token;
+
+pub use client::{Answer, Client, Counts};
+pub use outcome::Verdict;

@@ -1,0 +1,289 @@
+//! One quota for every process that shares a project folder.
+//!
+//! A request first reserves its slot: a moment before which it is not sent. Slots are given out
+//! under a file lock, so that a rerun, cron's token refresh and parallel stages spend one budget.
+//!
+//! Each limit is a [`Window`]: how many slots any stretch of time of its length may hold. Since no
+//! stretch at all holds more, a server that counts in fixed windows is never exceeded either. Slots
+//! are counted in buckets, a hundredth of a window each, so that the state stays small whatever the
+//! limit; a bucket leaves the window with its last moment, which errs to the safe side.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::pipeline::Api;
+use crate::{files, paths::Paths};
+
+const SECOND_MS: u64 = 1000;
+const HOUR_MS: u64 = 3_600_000;
+const BUCKETS: u64 = 100;
+// Requests do not take the same time to the server. Of two that leave a second apart the later may
+// arrive this much sooner without being counted into the same second. Costs 2 % of the rate.
+const JITTER_MS: u64 = 20;
+
+/// The limiter of one API, as this process sees it.
+#[derive(Debug)]
+pub struct Limiter {
+    path: PathBuf,
+    per_second: Option<u32>,
+    per_hour: Option<u32>,
+}
+
+/// What an answer says about the server's limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerLimits {
+    pub per_second: Option<u32>,
+    pub per_hour: Option<u32>,
+    /// Requests left in this hour after the one that was answered.
+    pub hourly_remaining: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+struct State {
+    /// Nothing is sent before this moment: the server said so.
+    blocked_until_ms: u64,
+    /// The last slot given out: slots are given out in order.
+    last_ms: u64,
+    server_per_second: Option<u32>,
+    server_per_hour: Option<u32>,
+    second: Window,
+    hour: Window,
+}
+
+/// Slots per bucket: the bucket's first moment (Unix time, milliseconds) and its count, in order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+struct Window(Vec<(u64, u32)>);
+
+impl Limiter {
+    pub fn new(paths: &Paths, api: &Api) -> Limiter {
+        let host = api.base_url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or("");
+        Limiter { path: paths.limiter(host), per_second: api.limits.per_second, per_hour: api.limits.per_hour }
+    }
+
+    /// Reserves the next free slot and says how long to wait until it.
+    pub fn reserve(&self) -> Result<Duration> {
+        self.with_state(|state, now| {
+            let per_second = least(self.per_second, state.server_per_second);
+            let per_hour = least(self.per_hour, state.server_per_hour);
+            let slot = state.reserve(now, per_second, per_hour);
+            Duration::from_millis(slot - now)
+        })
+    }
+
+    /// How long the server wants no requests at all, from now.
+    pub fn blocked_for(&self) -> Result<Duration> {
+        self.with_state(|state, now| Duration::from_millis(state.blocked_until_ms.saturating_sub(now)))
+    }
+
+    /// The server refused a request and wants none for so long.
+    pub fn block(&self, wait: Duration) -> Result<()> {
+        self.with_state(|state, now| {
+            let until = now.saturating_add(wait.as_millis().try_into().unwrap_or(u64::MAX));
+            state.blocked_until_ms = state.blocked_until_ms.max(until);
+        })
+    }
+
+    /// Takes in what an answer says: it counts where it is less than what we think.
+    pub fn observe(&self, server: ServerLimits) -> Result<()> {
+        if server == ServerLimits::default() {
+            return Ok(());
+        }
+        self.with_state(|state, now| {
+            state.server_per_second = server.per_second.or(state.server_per_second);
+            state.server_per_hour = server.per_hour.or(state.server_per_hour);
+            let limit = least(self.per_hour, state.server_per_hour);
+            if let (Some(limit), Some(remaining)) = (limit, server.hourly_remaining) {
+                let ours = limit.saturating_sub(state.hour.used(now, HOUR_MS));
+                // Others spend the same quota, or our state was lost.
+                state.hour.add(now, HOUR_MS, ours.saturating_sub(remaining));
+            }
+        })
+    }
+
+    /// Runs `change` on the state under the lock, and writes it back if it is another then.
+    fn with_state<T>(&self, change: impl FnOnce(&mut State, u64) -> T) -> Result<T> {
+        let failed = |doing: &'static str| move |cause: std::io::Error| Error::io(doing, &self.path, &cause);
+        files::create_dir(self.path.parent().unwrap_or(std::path::Path::new(".")))?;
+        let options = File::options().create(true).truncate(false).read(true).write(true).open(&self.path);
+        let mut file = options.map_err(failed("open"))?;
+        file.lock().map_err(failed("lock"))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(failed("read"))?;
+        let now = unix_ms();
+        // A file that cannot be understood was left by another version: nothing is known then.
+        let mut state: State = serde_json::from_slice(&text).unwrap_or_default();
+        let before = state.clone();
+        state.forget(now);
+        let result = change(&mut state, now);
+        if state != before {
+            let mut json = serde_json::to_vec(&state).map_err(|e| failed("write")(e.into()))?;
+            // Blanks over the rest of a longer text, so that one write does it all and a kill cannot
+            // leave half a state.
+            json.resize(json.len().max(text.len()), b' ');
+            let wrote = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&json));
+            wrote.map_err(failed("write"))?;
+        }
+        Ok(result)
+    }
+}
+
+impl State {
+    fn reserve(&mut self, now: u64, per_second: Option<u32>, per_hour: Option<u32>) -> u64 {
+        let mut slot = now.max(self.blocked_until_ms).max(self.last_ms);
+        if let Some(limit) = per_second {
+            slot = slot.max(self.second.free_at(SECOND_MS, limit, JITTER_MS));
+        }
+        if let Some(limit) = per_hour {
+            slot = slot.max(self.hour.free_at(HOUR_MS, limit, 0));
+        }
+        self.last_ms = slot;
+        self.second.add(slot, SECOND_MS, 1);
+        self.hour.add(slot, HOUR_MS, 1);
+        slot
+    }
+
+    /// Drops what no longer counts. A clock that was set back leaves times that lie ahead of any slot
+    /// we can have given out: they are dropped too, or nothing would be sent until they come.
+    fn forget(&mut self, now: u64) {
+        let ahead = now + 2 * HOUR_MS;
+        self.second.0.retain(|(start, _)| start + SECOND_MS + JITTER_MS + SECOND_MS / BUCKETS > now && *start < ahead);
+        self.hour.0.retain(|(start, _)| start + HOUR_MS + HOUR_MS / BUCKETS > now && *start < ahead);
+        if self.last_ms > ahead {
+            self.last_ms = now;
+        }
+        if self.blocked_until_ms > ahead {
+            self.blocked_until_ms = now;
+        }
+    }
+}
+
+impl Window {
+    /// The first moment at which the window that ends there holds fewer than `limit` slots.
+    fn free_at(&self, length_ms: u64, limit: u32, margin_ms: u64) -> u64 {
+        let mut later = 0;
+        for (start, count) in self.0.iter().rev() {
+            later += u64::from(*count);
+            if later >= u64::from(limit) {
+                return start + length_ms / BUCKETS + length_ms + margin_ms;
+            }
+        }
+        0
+    }
+
+    fn add(&mut self, at: u64, length_ms: u64, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let start = at - at % (length_ms / BUCKETS);
+        match self.0.binary_search_by_key(&start, |(start, _)| *start) {
+            Ok(i) => self.0[i].1 += count,
+            Err(i) => self.0.insert(i, (start, count)),
+        }
+    }
+
+    fn used(&self, now: u64, length_ms: u64) -> u32 {
+        let counted = self.0.iter().filter(|(start, _)| start + length_ms / BUCKETS + length_ms > now);
+        counted.map(|(_, count)| count).sum()
+    }
+}
+
+fn least(ours: Option<u32>, theirs: Option<u32>) -> Option<u32> {
+    match (ours, theirs) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    /// The most slots in any stretch of `length_ms`.
+    fn densest(slots: &[u64], length_ms: u64) -> usize {
+        slots.iter().map(|s| slots.iter().filter(|t| (*s..s + length_ms).contains(t)).count()).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn no_second_and_no_hour_holds_more_than_its_limit() {
+        let mut state = State::default();
+        let mut now = NOW;
+        let mut slots = Vec::new();
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..300 {
+            now += random.u64(0..400);
+            state.forget(now);
+            slots.push(state.reserve(now, Some(2), Some(50)));
+            now = now.max(slots[slots.len() - 1]);
+        }
+        assert_eq!(densest(&slots, SECOND_MS + JITTER_MS), 2);
+        assert_eq!(densest(&slots, HOUR_MS), 50);
+    }
+
+    #[test]
+    fn the_allowed_rate_is_nearly_reached() {
+        let mut state = State::default();
+        let slots: Vec<u64> = (0..95).map(|_| state.reserve(NOW, Some(2), Some(1200))).collect();
+        let took = slots[94] - slots[0];
+        assert!(took <= 47 * 1030, "{took} ms for 95 requests, 47 s at the least");
+    }
+
+    #[test]
+    fn a_server_that_wants_no_requests_gets_none() {
+        let mut state = State { blocked_until_ms: NOW + 5000, ..State::default() };
+        assert_eq!(state.reserve(NOW, None, None), NOW + 5000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_stop_us() {
+        let mut state = State::default();
+        let day = 24 * HOUR_MS;
+        assert!((0..10).map(|_| state.reserve(NOW + day, Some(2), Some(10))).all(|slot| slot > NOW));
+        state.forget(NOW);
+        assert_eq!(state.reserve(NOW, Some(2), Some(10)), NOW);
+    }
+
+    #[test]
+    fn the_state_stays_small_whatever_the_rate() {
+        let mut state = State::default();
+        for i in 0..100_000 {
+            state.forget(NOW + i);
+            state.reserve(NOW + i, Some(1_000_000), Some(1_000_000_000));
+        }
+        assert!(state.second.0.len() <= 105 && state.hour.0.len() <= 105);
+    }
+
+    #[test]
+    fn processes_share_one_budget_and_learn_from_the_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"
+            [pipeline]
+            name = "t"
+            [api]
+            base_url = "http://localhost:1/api"
+            limits = { per_second = 100, per_hour = 1000 }"#;
+        let pipeline = crate::pipeline::Pipeline::parse(&folder.path().join("pipeline.toml"), text).unwrap();
+        let open = || Limiter::new(&pipeline.paths, &pipeline.api);
+        let (one, two) = (open(), open());
+        assert_eq!(one.reserve().unwrap(), Duration::ZERO);
+        let server = ServerLimits { per_second: Some(1), per_hour: Some(1200), hourly_remaining: Some(0) };
+        two.observe(ServerLimits { hourly_remaining: None, ..server }).unwrap();
+        let wait = two.reserve().unwrap();
+        assert!(wait > Duration::from_millis(900), "{wait:?}: the server allows one a second");
+        two.observe(server).unwrap();
+        let wait = one.reserve().unwrap();
+        assert!(wait > Duration::from_secs(3500), "{wait:?}: the server says the hour is used up");
+        one.block(Duration::from_secs(7)).unwrap();
+        assert!(two.blocked_for().unwrap() > Duration::from_secs(6));
+    }
+}
