@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod error;
 pub mod export;
+pub mod extract;
 pub mod fetch;
 pub mod files;
 pub mod limiter;

@@ -1,0 +1,84 @@
+//! From pages to `exports/NN_name/all.json`: records through jq, in the order of their keys.
+//!
+//! Stages that read the same pages are made in one pass ([`pass`]): each page is parsed once for all
+//! of them. A filter sees one record at a time, so that pages are worked on in parallel and memory
+//! stays bounded whatever their number; what it yields waits in a [`spool`] for its place in the order.
+
+mod jq;
+mod json;
+mod pass;
+mod source;
+mod spool;
+mod variables;
+
+use clap::Parser;
+
+use crate::cli::Common;
+use crate::error::Result;
+use crate::pipeline::{Pipeline, Source, Stage};
+
+/// Filters fetched pages into the exports of stages
+///
+/// Without stage names, all stages are made, each after those whose exports it reads.
+#[derive(Parser, Debug)]
+#[command(name = "mirror42-extract", version)]
+pub struct Args {
+    /// The stages to make
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+    /// Only compile the filters
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A raw record: the page it stands on and its place there, both counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    page: u32,
+    record: u32,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let context = args.common.open("extract")?;
+    let pipeline = &context.pipeline;
+    let mut left = pipeline.selected(&args.stages)?;
+    if args.check {
+        return left.into_iter().try_for_each(|stage| compile(pipeline, stage).map(drop));
+    }
+    while !left.is_empty() {
+        let stages = next_pass(pipeline, &left)?;
+        left.retain(|stage| !stages.iter().any(|made| made.name == stage.name));
+        pass::run(pipeline, &stages)?;
+    }
+    Ok(())
+}
+
+/// The stages of one source that wait for no other stage that is left, beginning with the first such.
+fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stage>> {
+    let waits = |stage: &Stage| {
+        let source = match &stage.source {
+            Source::From(name) => Some(name.as_str()),
+            Source::Fetch(_) => None,
+        };
+        // The pages of the source are there already; its export is not needed.
+        stage.needs().any(|name| Some(name) != source && left.iter().any(|other| other.name == name))
+    };
+    let mut pass: Vec<&Stage> = Vec::new();
+    for stage in left.iter().filter(|stage| !waits(stage)) {
+        let same = match pass.first() {
+            Some(first) => pipeline.source_of(first)?.0.name == pipeline.source_of(stage)?.0.name,
+            None => true,
+        };
+        if same {
+            pass.push(stage);
+        }
+    }
+    Ok(pass)
+}
+
+fn compile(pipeline: &Pipeline, stage: &Stage) -> Result<jq::Filter> {
+    let (_, fetch) = pipeline.source_of(stage)?;
+    jq::Filter::compile(pipeline, stage, &variables::names(stage, fetch.each.is_some()))
+}
