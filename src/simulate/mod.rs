@@ -1,1 +1,59 @@
 //! The 42 API on loopback: synthetic data, real manners.
+//!
+//! The API cannot be reached from where mirror42 is tested, and would not misbehave to order. So
+//! this room imitates it, as unfriendly as it is: [`generate`] makes a world from a seed, [`days`]
+//! changes it, [`render`] writes it as the API does, and [`server`] serves it, with the limits,
+//! tokens, filters and failures of the real one. [`oracle`] says what the mirror must then hold.
+//! docs/simulator.md is its manual.
+
+pub mod answer;
+pub mod api;
+pub mod control;
+pub mod data;
+pub mod days;
+pub mod distort;
+pub mod drift;
+pub mod faults;
+pub mod generate;
+pub mod json;
+pub mod limits;
+pub mod oauth;
+pub mod options;
+pub mod oracle;
+pub mod query;
+pub mod render;
+pub mod select;
+pub mod server;
+pub mod stats;
+#[cfg(test)]
+mod tests;
+pub mod tokens;
+pub mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Result;
+use crate::simulate::options::{Options, Verb};
+
+/// Runs `mirror42-simulate`.
+pub fn main() -> ExitCode {
+    match run(&Options::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mirror42-simulate: error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(verb: &Verb) -> Result<()> {
+    match verb {
+        Verb::Serve(options) => server::serve(options),
+        Verb::Tables(options) => {
+            let which = options.which;
+            oracle::write_tables(&days::world(which.seed, usize::from(which.scale), which.day), &options.out)
+        }
+    }
+}
