@@ -96,7 +96,6 @@ impl Simulator {
 
     /// Answers a call of the API; the control endpoints are in [`super::control`].
     pub async fn answer(&self, call: &Call) -> Answer {
-        let _in_flight = InFlight::new(self);
         let (name, target) = route(&self.rendered().world, &call.path);
         Stats::count(&mut lock(&self.stats).requests, name);
         if call.header("user-agent").is_none_or(str::is_empty) {
@@ -336,11 +335,11 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Counts a call as in flight for as long as it lives, even if its client goes away.
-struct InFlight<'a>(&'a Simulator);
+/// Counts a call as in flight for as long as it lives, even if it hangs or its client goes away.
+pub struct InFlight<'a>(&'a Simulator);
 
 impl<'a> InFlight<'a> {
-    fn new(simulator: &'a Simulator) -> InFlight<'a> {
+    pub fn new(simulator: &'a Simulator) -> InFlight<'a> {
         let mut stats = lock(&simulator.stats);
         stats.in_flight += 1;
         stats.most_in_flight = stats.most_in_flight.max(stats.in_flight);

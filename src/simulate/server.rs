@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::{Error, Result};
 use crate::simulate::answer::{Manner, Payload};
-use crate::simulate::api::{Call, Simulator, lock};
+use crate::simulate::api::{Call, InFlight, Simulator, lock};
 use crate::simulate::days;
 use crate::simulate::faults::Faults;
 use crate::simulate::options::Serve;
@@ -122,6 +122,7 @@ async fn respond(
     if call.path.starts_with("/_simulator/") {
         return Ok(simulator.control(&call).into_response());
     }
+    let _in_flight = InFlight::new(simulator);
     let mut answer = simulator.answer(&call).await;
     match answer.manner {
         Manner::Hang => return pending().await,

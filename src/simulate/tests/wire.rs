@@ -17,6 +17,7 @@ use crate::simulate::server;
 struct Client {
     address: SocketAddr,
     token: String,
+    patience: Duration,
 }
 
 /// What came back; `end` is how the connection ended, if not well.
@@ -55,7 +56,7 @@ impl Client {
         let listener = server::listen(0).expect("a port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || server::run(listener, simulator));
-        let mut client = Client { address, token: String::new() };
+        let mut client = Client { address, token: String::new(), patience: Duration::from_secs(30) };
         let form = "grant_type=client_credentials&client_id=sim-uid&client_secret=sim-secret";
         let text = client.send("POST", "/oauth/token", "User-Agent: test\r\n", form).text();
         client.token = text.split('"').nth(3).expect("a token").to_owned();
@@ -64,7 +65,7 @@ impl Client {
 
     fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_millis(2000))).expect("a timeout");
+        stream.set_read_timeout(Some(self.patience)).expect("a timeout");
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -162,8 +163,44 @@ fn a_reset_is_a_reset_and_a_truncated_body_breaks_off() {
 }
 
 #[test]
+fn every_failure_looks_like_what_it_is() {
+    let client = Client::new("--limits none", "");
+    let look = |keys: &str| {
+        let set = client.send("POST", "/_simulator/faults", "", &format!("[[fault]]\nkind = {keys}\n"));
+        assert_eq!(set.status(), "200", "{}", set.text());
+        client.get("/v2/coalitions?per_page=2")
+    };
+    for (keys, header, status, value, body) in [
+        ("'rate-limited'", "Retry-After", "429", "-", "429 Too Many Re"),
+        ("'rate-limited'\nretry_after = 7", "Retry-After", "429", "7", "429 Too Many Re"),
+        ("'server-error'\nstatus = 503\nretry_after = 2", "Retry-After", "503", "2", "<!DOCTYPE html>"),
+        ("'bot-403'", "Content-Type", "403", "text/html; charset=UTF-8", "<!DOCTYPE html>"),
+        ("'bot-200'", "Content-Type", "200", "text/html; charset=UTF-8", "<!DOCTYPE html>"),
+        ("'html-404'", "Content-Type", "404", "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("'json-error'\nstatus = 422", "X-Total", "422", "-", "{\"error\":\"Bad R"),
+        ("'redirect'\nlocation = 'http://a.example/'", "Location", "302", "http://a.example/", "<!DOCTYPE html>"),
+        ("'object'", "X-Total", "200", "350", "{\"data\":[{\"id\""),
+        ("'big-id'", "X-Total", "200", "350", "[{\"id\":92233720"),
+        ("'wrong-total'", "X-Total", "200", "351", "[{\"id\":385,\"nam"),
+        ("'missing-total'", "X-Total", "200", "-", "[{\"id\":385,\"nam"),
+        ("'slow'\nms = 1", "X-Total", "200", "350", "[{\"id\":385,\"nam"),
+    ] {
+        let reply = look(keys);
+        assert_eq!((reply.status(), reply.header(header).unwrap_or("-")), (status, value), "{keys}");
+        assert!(reply.text().starts_with(body), "{keys}: {}", reply.text());
+    }
+    for keys in ["'garbage'", "'invalid-utf8'", "'surrogate'"] {
+        let reply = look(keys);
+        assert_eq!(reply.header("Content-Type"), Some("application/json; charset=utf-8"));
+        assert!(serde_json::from_slice::<serde_json::Value>(&reply.body).is_err(), "{keys}");
+    }
+    assert!(look("'nul'").text().contains("a\\u0000b"));
+}
+
+#[test]
 fn a_hanging_answer_never_comes() {
-    let client = Client::new("", &fault("hang"));
+    let mut client = Client::new("", &fault("hang"));
+    client.patience = Duration::from_millis(300);
     let hanging = client.get("/v2/campus");
     assert_eq!(hanging.head, "");
     assert!(matches!(hanging.end, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{:?}", hanging.end);
