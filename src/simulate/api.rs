@@ -96,7 +96,6 @@ impl Simulator {
 
     /// Answers a call of the API; the control endpoints are in [`super::control`].
     pub async fn answer(&self, call: &Call) -> Answer {
-        let _in_flight = InFlight::new(self);
         let (name, target) = route(&self.rendered().world, &call.path);
         Stats::count(&mut lock(&self.stats).requests, name);
         if call.header("user-agent").is_none_or(str::is_empty) {
@@ -116,7 +115,10 @@ impl Simulator {
                     return with_limits(Answer::rate_limited(Some(retry_after_s)), Some(left));
                 }
             }
-            tokio::time::sleep(self.latency_of(call)).await;
+            let latency = self.latency_of(call);
+            if !latency.is_zero() {
+                tokio::time::sleep(latency).await; // even a sleep of zero takes a millisecond
+            }
         }
         let fault = lock(&self.faults).next(&call.path, call.query().page());
         if let Some(fault) = &fault {
@@ -333,11 +335,11 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Counts a call as in flight for as long as it lives, even if its client goes away.
-struct InFlight<'a>(&'a Simulator);
+/// Counts a call as in flight for as long as it lives, even if it hangs or its client goes away.
+pub struct InFlight<'a>(&'a Simulator);
 
 impl<'a> InFlight<'a> {
-    fn new(simulator: &'a Simulator) -> InFlight<'a> {
+    pub fn new(simulator: &'a Simulator) -> InFlight<'a> {
         let mut stats = lock(&simulator.stats);
         stats.in_flight += 1;
         stats.most_in_flight = stats.most_in_flight.max(stats.in_flight);

@@ -94,7 +94,7 @@ fn project_day(rng: &mut Rng, world: &mut World, opened: &[i64]) {
         } else if rng.u8(..50) == 0 {
             change_project(rng, project, updated_at);
         }
-        if !losing.contains(&project.id) && rng.u8(..4) == 0 {
+        if !losing.contains(&project.id) && rng.u8(..4) > 0 {
             project.campuses.extend_from_slice(opened);
         }
     }
@@ -194,7 +194,7 @@ fn achievement_day(rng: &mut Rng, world: &mut World, opened: &[i64]) {
     for campus in &mut world.campuses {
         campus.achievements.retain(|id| !removed.contains(id));
         if opened.contains(&campus.id) {
-            campus.achievements = generate::sample(rng, &left, 70);
+            campus.achievements = generate::sample(rng, &left, 104);
             campus.achievements.sort_unstable();
         }
     }

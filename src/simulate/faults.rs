@@ -332,6 +332,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_names_every_kind_and_key() {
+        let manual = include_str!("../../docs/simulator.md");
+        for (_, name, own_keys) in KINDS {
+            for word in [&[name], own_keys].concat() {
+                assert!(manual.contains(&format!("`{word}`")), "docs/simulator.md does not name `{word}`");
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_name_file_and_line() {
         assert_eq!(
             message("[[fault]]\nkind = \"rezet\"\n"),

@@ -28,7 +28,7 @@ pub struct Which {
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Multiplies campuses, projects, links, sessions, achievements and coalitions
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub scale: u16,
     /// Days of change to apply to day 0
     #[arg(long, default_value_t = 0, value_name = "N")]

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +18,10 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 use crate::simulate::answer::{Manner, Payload};
-use crate::simulate::api::{Call, Simulator, lock};
+use crate::simulate::api::{Call, InFlight, Simulator, lock};
 use crate::simulate::days;
 use crate::simulate::faults::Faults;
 use crate::simulate::options::Serve;
@@ -42,14 +41,16 @@ pub fn serve(options: &Serve) -> Result<()> {
     let listener = listen(options.port)?;
     let world = days::world(options.which.seed, usize::from(options.which.scale), options.which.day);
     let simulator = Arc::new(Simulator::new(options, world, faults));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::failed(format!("could not start the runtime: {cause}")))?;
-    runtime.block_on(run(listener, simulator, options.until_stdin_closes))
+    writeln!(io::stdout(), "listening on http://{}", address(&listener)?)
+        .map_err(|cause| Error::failed(format!("could not write to stdout: {cause}")))?;
+    if options.until_stdin_closes {
+        end_with_stdin();
+    }
+    run(listener, simulator)
 }
 
-fn listen(port: u16) -> Result<StdListener> {
+/// Any free port for 0.
+pub fn listen(port: u16) -> Result<StdListener> {
     let refused = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AddrInUse => Error::failed(format!("could not listen on 127.0.0.1:{port}: the port is taken"))
             .hint("Choose another port, or 0 for any free one."),
@@ -60,31 +61,32 @@ fn listen(port: u16) -> Result<StdListener> {
     Ok(listener)
 }
 
-async fn run(listener: StdListener, simulator: Arc<Simulator>, until_stdin_closes: bool) -> Result<()> {
-    let could_not = |cause: io::Error| Error::failed(format!("could not listen: {cause}"));
-    let listener = TcpListener::from_std(listener).map_err(could_not)?;
-    let address = listener.local_addr().map_err(could_not)?;
-    writeln!(io::stdout(), "listening on http://{address}")
-        .map_err(|cause| Error::failed(format!("could not write to stdout: {cause}")))?;
-    let accepting = tokio::spawn(accept(listener, simulator));
-    if until_stdin_closes {
-        // The receiver fails only if the thread died, and then stdin is as good as closed.
-        let _ = stdin_closes().await;
-        accepting.abort();
-        return Ok(());
-    }
-    accepting.await.map_err(|cause| Error::failed(format!("the accept loop ended: {cause}")))
+fn address(listener: &StdListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|cause| Error::failed(format!("could not tell the port: {cause}")))
 }
 
-fn stdin_closes() -> oneshot::Receiver<()> {
-    let (closed, receiver) = oneshot::channel();
-    std::thread::spawn(move || {
+/// Serves for ever. One thread is enough: it serves the 26 MB of a night in a tenth of a second.
+pub fn run(listener: StdListener, simulator: Arc<Simulator>) -> Result<()> {
+    let could_not = |cause: io::Error| Error::failed(format!("could not start serving: {cause}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(could_not)?;
+    runtime.block_on(async {
+        accept(TcpListener::from_std(listener).map_err(could_not)?, simulator).await;
+        Ok(())
+    })
+}
+
+/// Ends the process when stdin does. Nothing here needs to be put away.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
         let mut buffer = [0; 256];
-        while io::stdin().read(&mut buffer).is_ok_and(|size| size > 0) {}
-        // Nobody listens any more when the server is already ending.
-        let _ = closed.send(());
+        loop {
+            match io::stdin().read(&mut buffer) {
+                Ok(0) => std::process::exit(0),
+                Err(cause) if cause.kind() != io::ErrorKind::Interrupted => std::process::exit(0),
+                _ => {}
+            }
+        }
     });
-    receiver
 }
 
 async fn accept(listener: TcpListener, simulator: Arc<Simulator>) {
@@ -120,6 +122,7 @@ async fn respond(
     if call.path.starts_with("/_simulator/") {
         return Ok(simulator.control(&call).into_response());
     }
+    let _in_flight = InFlight::new(simulator);
     let mut answer = simulator.answer(&call).await;
     match answer.manner {
         Manner::Hang => return pending().await,
