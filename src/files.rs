@@ -218,12 +218,13 @@ fn sync_dir(folder: &Path) -> Result<()> {
 pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
 impl Lock {
-    /// The right to write into the folder of a stage; another process that has it is an error. What
-    /// killed writers left in the folder is swept.
+    /// The right to write into the folder of a stage, which is made if need be; another process that
+    /// has it is an error. What killed writers left in the folder is swept.
     pub fn of_stage(paths: &Paths, stage: &str) -> Result<Lock> {
         let owner = format!("pid {}", std::process::id());
         let lock = Lock::try_with_owner(&paths.stage_lock(stage), &owner)?;
         let lock = lock.ok_or_else(|| Error::locked(format!("another process is working on stage `{stage}`")))?;
+        create_dir(&paths.stage(stage))?;
         sweep(&paths.stage(stage))?;
         Ok(lock)
     }
