@@ -4,12 +4,15 @@ pub mod cli;
 pub mod error;
 pub mod export;
 pub mod files;
+pub mod load;
 pub mod log;
 pub mod paths;
+pub mod pg;
 pub mod pipeline;
 pub mod progress;
 pub mod receipt;
 pub mod simulate;
+pub mod validate;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
