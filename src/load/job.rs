@@ -32,6 +32,8 @@ pub struct Job<'a> {
     pub parents: Vec<ForeignKey>,
     /// The delta table, as SQL takes it.
     pub delta: String,
+    /// This transaction created the table: nobody else has seen it.
+    pub created: bool,
 }
 
 /// Whether `all.json` must be what the stage's receipt says.
@@ -149,7 +151,7 @@ impl Job<'_> {
 
 /// The tables of the exports, created if the database has none of the pipeline's, parents before children.
 pub fn jobs<'a>(tx: &mut Transaction, pipeline: &'a Pipeline, exports: Vec<Export<'a>>) -> Result<Vec<Job<'a>>> {
-    let mut tables = tables_or_schema(tx, pipeline)?;
+    let (mut tables, created) = tables_or_schema(tx, pipeline)?;
     let keys = catalog::foreign_keys(tx, &tables)?;
     let wanted = |table: &Table| exports.iter().any(|export| export.table == table.name);
     check_closed(&tables, &keys, &wanted, pipeline)?;
@@ -169,6 +171,7 @@ pub fn jobs<'a>(tx: &mut Transaction, pipeline: &'a Pipeline, exports: Vec<Expor
             export,
             parents: keys.iter().filter(|key| key.child == table.oid).cloned().collect(),
             delta: delta_name(place, &table.name),
+            created,
             table,
         });
     }
@@ -181,28 +184,28 @@ fn delta_name(place: usize, table: &str) -> String {
     format!("mirror42_delta_{place}_{plain}")
 }
 
-/// The catalog of all tables of the pipeline; a database that has none of them gets them from `schema.sql`.
-fn tables_or_schema(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Vec<Table>> {
+/// The catalog of all tables of the pipeline, and whether they were created just now: a database that has none of
+/// them gets them from `schema.sql`.
+fn tables_or_schema(tx: &mut Transaction, pipeline: &Pipeline) -> Result<(Vec<Table>, bool)> {
     let names: Vec<&str> = pipeline.loaded().map(|(_, table)| table).collect();
     let found = catalog::tables(tx, &names)?;
-    if found.iter().all(Option::is_none) {
-        let path = pipeline.paths.root().join(&pipeline.schema);
-        let shown = pipeline.paths.shown(&path);
-        let sql =
-            String::from_utf8(files::read(&path)?).map_err(|_| Error::failed(format!("`{shown}` is not UTF-8")))?;
-        log::info!("the database has none of the tables: running `{shown}`");
-        tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{shown}`"), &error))?;
-        let found = catalog::tables(tx, &names)?;
-        return all_there(&names, found, |missing| {
-            Error::failed(format!("`{shown}` does not create the tables that the stages fill: {missing}"))
+    let schema = pipeline.schema.display();
+    if found.iter().any(Option::is_some) {
+        let tables = all_there(&names, found, |missing| {
+            Error::failed(format!("the database lacks tables that the stages fill: {missing}")).hint(format!(
+                "Create them as in `{schema}`, or drop the others: a database without any gets them all."
+            ))
         });
+        return Ok((tables?, false));
     }
-    all_there(&names, found, |missing| {
-        Error::failed(format!("the database lacks tables that the stages fill: {missing}")).hint(format!(
-            "Create them as in `{}`, or drop the others: an empty database gets them all.",
-            pipeline.schema.display()
-        ))
-    })
+    let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
+        .map_err(|_| Error::failed(format!("`{schema}` is not UTF-8")))?;
+    log::info!("the database has none of the tables: running `{schema}`");
+    tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{schema}`"), &error))?;
+    let tables = all_there(&names, catalog::tables(tx, &names)?, |missing| {
+        Error::failed(format!("`{schema}` does not create the tables that the stages fill: {missing}"))
+    });
+    Ok((tables?, true))
 }
 
 fn all_there(names: &[&str], found: Vec<Option<Table>>, error: impl Fn(String) -> Error) -> Result<Vec<Table>> {

@@ -241,6 +241,20 @@ pub fn insert(tx: &mut Transaction, job: &Job, delta: &Delta, difference: &Diffe
     Ok(tx.execute(&statement, &[]).map_err(sql.failed("insert into"))? as i64)
 }
 
+/// Takes the foreign keys off the tables that this transaction created, and returns the statement that puts them
+/// back. Checked row by row they were half of a first load (0.22 s of 0.44 s in the server for 26,432 links);
+/// put back, they are checked by one join each. A table that anybody else has seen keeps its own.
+pub fn set_foreign_keys_aside<'a>(tx: &mut Transaction, jobs: impl Iterator<Item = &'a Job<'a>>) -> Result<String> {
+    let (mut drop, mut restore) = (String::new(), String::new());
+    for key in jobs.filter(|job| job.created).flat_map(|job| &job.parents) {
+        let (table, name) = (&key.child_quoted, quoted(&key.name));
+        drop.push_str(&format!("alter table {table} drop constraint {name};"));
+        restore.push_str(&format!("alter table {table} add constraint {name} {};", key.definition));
+    }
+    tx.batch_execute(&drop).map_err(|error| failure("could not set the foreign keys aside", &error))?;
+    Ok(restore)
+}
+
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -120,7 +120,7 @@ fn steps<'a>(
     }
     write(tx, &mut work, run_id)?;
     let loaded = record_tables(tx, work, run_id)?;
-    check(tx, pipeline)?;
+    check(tx, pipeline, &loaded)?;
     Ok(loaded)
 }
 
@@ -193,6 +193,7 @@ fn write(tx: &mut Transaction, work: &mut [Work], run_id: &str) -> Result<()> {
             work[i].duration_ms += began.elapsed().as_millis();
         }
     }
+    let restore = merge::set_foreign_keys_aside(tx, work.iter().map(|work| &work.job))?;
     for Work { job, delta, difference, duration_ms } in work {
         let began = Instant::now();
         if difference.updated > 0 {
@@ -204,7 +205,7 @@ fn write(tx: &mut Transaction, work: &mut [Work], run_id: &str) -> Result<()> {
         log::debug!(target: job.stage_name(), "written in {} ms", began.elapsed().as_millis());
         *duration_ms += began.elapsed().as_millis();
     }
-    Ok(())
+    tx.batch_execute(&restore).map_err(|error| failure("could not restore the foreign keys", &error))
 }
 
 fn record_run(tx: &mut Transaction, pipeline: &Pipeline, jobs: &[Job], run_id: &str) -> Result<()> {
@@ -255,11 +256,9 @@ fn record_tables<'a>(tx: &mut Transaction, work: Vec<Work<'a>>, run_id: &str) ->
 }
 
 /// What the constraints do not vouch for: the pipeline's checks, and foreign keys that are `not valid`.
-fn check(tx: &mut Transaction, pipeline: &Pipeline) -> Result<()> {
-    let tables: Vec<&str> = pipeline.loaded().map(|(_, table)| table).collect();
-    let tables: Vec<_> = pg::catalog::tables(tx, &tables)?.into_iter().flatten().collect();
-    let keys = pg::catalog::foreign_keys(tx, &tables)?;
-    let unsure = keys.iter().filter(|key| !key.validated).map(Check::no_orphan);
+fn check(tx: &mut Transaction, pipeline: &Pipeline, loaded: &[(Job, Counts)]) -> Result<()> {
+    let keys = loaded.iter().flat_map(|(job, _)| &job.parents);
+    let unsure = keys.filter(|key| !key.validated).map(Check::no_orphan);
     for check in unsure.chain(pipeline.checks.iter().map(|check| Check::of_pipeline(pipeline, check))) {
         if let Some(offenders) = checks::run(tx, &check)? {
             return Err(offenders.error(&check));

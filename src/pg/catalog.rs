@@ -51,6 +51,8 @@ pub struct ForeignKey {
     pub cascades: bool,
     /// The server vouches for every row (the constraint is not `not valid`).
     pub validated: bool,
+    /// What `alter table … add constraint` takes.
+    pub definition: String,
 }
 
 impl Table {
@@ -143,6 +145,7 @@ pub fn foreign_keys(client: &mut impl GenericClient, tables: &[Table]) -> Result
         parent_columns: row.get(6),
         cascades: row.get(7),
         validated: row.get(8),
+        definition: row.get(9),
     });
     Ok(keys.collect())
 }
@@ -212,6 +215,7 @@ mod tests {
             parent_columns: vec!["x".into(), "y".into()],
             cascades: true,
             validated: true,
+            definition: String::new(),
         }
     }
 

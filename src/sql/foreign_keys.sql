@@ -1,6 +1,7 @@
 -- Run by load and validate: every foreign key from or to the tables $1 (oids). Returns for each its name,
 -- the child with its columns, the parent with its columns (in the same order), both tables' quoted names,
--- whether a deleted parent takes its children with it, and whether the server vouches for all rows.
+-- whether a deleted parent takes its children with it, whether the server vouches for all rows, and the text
+-- that makes it.
 
 select f.conname::text,
        f.conrelid,
@@ -14,7 +15,8 @@ select f.conname::text,
           from unnest(f.confkey) with ordinality k (attnum, place)
           join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum),
        f.confdeltype = 'c',
-       f.convalidated
+       f.convalidated,
+       pg_get_constraintdef(f.oid)
   from pg_constraint f
   join pg_class c on c.oid = f.conrelid
   join pg_namespace cn on cn.oid = c.relnamespace
