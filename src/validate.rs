@@ -10,7 +10,8 @@ use crate::cli::{Common, DatabaseArgs};
 use crate::error::{Error, Result, printable};
 use crate::pg::catalog::{self, Table};
 use crate::pg::checks::{self, Check};
-use crate::pg::{self, failure, ledger};
+use crate::pg::ledger::{self, RunTable};
+use crate::pg::{self, failure};
 use crate::pipeline::Pipeline;
 use crate::receipt::Receipt;
 
@@ -78,8 +79,10 @@ fn findings(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Vec<Finding>> {
     let tables: Vec<Table> = found.into_iter().flatten().collect();
     keys(tx, &tables, &mut findings)?;
     foreign_keys(tx, &tables, &mut findings)?;
-    counts(tx, pipeline, &tables, &mut findings)?;
-    findings.push(age(tx, pipeline)?);
+    let mut loads = ledger::last_of_each_table(tx, &pipeline.name)?;
+    loads.retain(|load| names.contains(&load.table.as_str())); // the pipeline may have lost a table
+    counts(tx, pipeline, &tables, &loads, &mut findings)?;
+    findings.push(age(pipeline, &loads));
     for check in &pipeline.checks {
         findings.push(checked(tx, &Check::of_pipeline(pipeline, check))?);
     }
@@ -115,8 +118,13 @@ fn foreign_keys(tx: &mut Transaction, tables: &[Table], findings: &mut Vec<Findi
 }
 
 /// Each table has as many rows as its export has records, but for the orphans that the load dropped.
-fn counts(tx: &mut Transaction, pipeline: &Pipeline, tables: &[Table], findings: &mut Vec<Finding>) -> Result<()> {
-    let loads = ledger::last_of_each_table(tx, &pipeline.name)?;
+fn counts(
+    tx: &mut Transaction,
+    pipeline: &Pipeline,
+    tables: &[Table],
+    loads: &[RunTable],
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     for (stage, name) in pipeline.loaded() {
         let Some(table) = tables.iter().find(|table| table.name == name) else { continue };
         let receipt = Receipt::read(&pipeline.paths, &stage.name)?;
@@ -133,19 +141,25 @@ fn counts(tx: &mut Transaction, pipeline: &Pipeline, tables: &[Table], findings:
     Ok(())
 }
 
-fn age(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Finding> {
-    let limit = pipeline.stale_after;
-    let run = ledger::run(tx, &pipeline.name, None)?;
-    let wrong = match run.map(|run| run.fetched_at) {
-        None => Some("nothing was loaded yet".to_string()),
-        Some(None) => Some("its age is not known: it was loaded without receipts".to_string()),
-        Some(Some(fetched_at)) => {
-            let age = Timestamp::now().duration_since(fetched_at);
-            let stale = age.as_secs() > limit.as_secs() as i64;
-            stale.then(|| format!("it was fetched at {fetched_at:.0}, {} ago", shown_duration(age.as_secs())))
+/// The mirror is as old as the oldest of its tables.
+fn age(pipeline: &Pipeline, loads: &[RunTable]) -> Finding {
+    let limit = pipeline.stale_after.as_secs() as i64;
+    let never = pipeline.loaded().find(|(_, name)| !loads.iter().any(|load| load.table == *name));
+    let unknown = loads.iter().find(|load| load.fetched_at.is_none());
+    let oldest = loads.iter().min_by_key(|load| load.fetched_at);
+    let wrong = match (never, unknown, oldest) {
+        (Some((_, name)), _, _) => Some(format!("{name} was never loaded")),
+        (None, Some(load), _) => {
+            Some(format!("the age of {} is not known: it was loaded without receipts", load.table))
         }
+        (None, None, oldest) => oldest.and_then(|load| {
+            let fetched_at = load.fetched_at?;
+            let age = Timestamp::now().duration_since(fetched_at).as_secs();
+            let what = format!("{} was fetched at {fetched_at:.0}, {} ago", load.table, shown_duration(age));
+            (age > limit).then_some(what)
+        }),
     };
-    Ok(Finding { name: format!("the data is younger than {}", shown_duration(limit.as_secs() as i64)), wrong })
+    Finding { name: format!("the data is younger than {}", shown_duration(limit)), wrong }
 }
 
 fn shown_duration(seconds: i64) -> String {

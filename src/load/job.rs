@@ -156,7 +156,7 @@ pub fn jobs<'a>(tx: &mut Transaction, pipeline: &'a Pipeline, exports: Vec<Expor
     let wanted = |table: &Table| exports.iter().any(|export| export.table == table.name);
     check_closed(&tables, &keys, &wanted, pipeline)?;
     tables.retain(wanted);
-    for table in tables.iter().filter(|table| table.primary_key.is_empty()) {
+    if let Some(table) = tables.iter().find(|table| table.primary_key.is_empty()) {
         return Err(Error::failed(format!("table `{}` has no primary key", table.name))
             .hint("Add one: rows are told apart by it."));
     }

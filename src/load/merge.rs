@@ -93,8 +93,11 @@ pub fn drop_orphans<'a>(
     for key in job.parents.iter().filter(filled) {
         let parent = if key.refers_to_itself() { Some(job.delta.as_str()) } else { parent_delta(key) };
         let parent = parent.unwrap_or(&key.parent_quoted);
-        let shown = quoted_list("c.", &job.table.primary_key);
-        let sql = format!("delete {} returning {shown}", key.orphans_sql(&job.delta, parent));
+        let sql = format!(
+            "with dropped as (delete {} returning {}::text as key) select count(*) over (), key from dropped limit {SHOWN_KEYS}",
+            key.orphans_sql(&job.delta, parent),
+            json_of("c", job.table.primary_key.iter().chain(&key.child_columns)),
+        );
         // One that refers to itself may make new orphans of its children.
         loop {
             let dropped = drop_once(tx, job, key, &sql)?;
@@ -108,23 +111,20 @@ pub fn drop_orphans<'a>(
 }
 
 fn drop_once(tx: &mut Transaction, job: &Job, key: &ForeignKey, sql: &str) -> Result<i64> {
-    let query = format!("with dropped as ({sql}) select to_jsonb(dropped)::text from dropped");
     let rows = tx
-        .query(&query, &[])
+        .query(sql, &[])
         .map_err(|error| failure(&format!("could not look for orphans in `{}`", job.export.shown()), &error))?;
-    if !rows.is_empty() {
-        let first: Vec<String> = rows.iter().take(SHOWN_KEYS).map(|row| row.get(0)).collect();
-        let rest = if rows.len() > SHOWN_KEYS { ", …" } else { "" };
-        log::warn!(
-            target: job.stage_name(),
-            "dropped {} records whose {} is not in `{}`: {}{rest}",
-            rows.len(),
-            key.child_columns.join(", "),
-            key.parent_quoted,
-            first.join(", ")
-        );
-    }
-    Ok(rows.len() as i64)
+    let Some(dropped) = rows.first().map(|row| row.get::<_, i64>(0)) else { return Ok(0) };
+    let first: Vec<String> = rows.iter().map(|row| row.get(1)).collect();
+    log::warn!(
+        target: job.stage_name(),
+        "dropped {dropped} records whose {} is not in {}: {}{}",
+        key.child_columns.join(", "),
+        key.parent_quoted,
+        first.join(", "),
+        if dropped > rows.len() as i64 { ", …" } else { "" }
+    );
+    Ok(dropped)
 }
 
 /// Counts what would change, and changes nothing.
@@ -179,9 +179,9 @@ pub fn prune<'a>(
     parent_delta: impl Fn(&ForeignKey) -> Option<(&'a str, &'a str)>,
 ) -> Result<i64> {
     let sql = Sql::new(job, delta);
-    let key: Vec<String> = sql.key.iter().map(|name| format!("{}, gone.{}", literal(name), quoted(name))).collect();
     let mut cascaded = String::from("null");
-    let parents = job.parents.iter().filter(|key| !key.refers_to_itself());
+    // The first of them is the outermost case, and wins where several parents went.
+    let parents = job.parents.iter().rev().filter(|key| !key.refers_to_itself());
     for (parent_key, (table, parent)) in parents.filter_map(|key| Some((key, parent_delta(key)?))) {
         let orphan = parent_key.orphans_sql("(select gone.*)", parent);
         cascaded = format!("case when exists (select {orphan}) then {} else {cascaded} end", literal(table));
@@ -189,11 +189,11 @@ pub fn prune<'a>(
     let query = format!(
         "with gone as (delete {} returning t.*), \
               kept as (insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from) \
-                       select $1, $2, jsonb_build_object({}), to_jsonb(gone), {cascaded} from gone \
+                       select $1, $2, {}, to_jsonb(gone), {cascaded} from gone \
                        returning key::text, cascaded_from) \
          select * from kept",
         sql.gone(),
-        key.join(", "),
+        json_of("gone", sql.key.iter()),
     );
     let rows = tx.query(&query, &[&run_id, &job.table.name]).map_err(sql.failed("delete from"))?;
     let gone: Vec<String> = rows.iter().map(|row| deleted_row(row.get(0), row.get(1))).collect();
@@ -253,6 +253,18 @@ pub fn set_foreign_keys_aside<'a>(tx: &mut Transaction, jobs: impl Iterator<Item
     }
     tx.batch_execute(&drop).map_err(|error| failure("could not set the foreign keys aside", &error))?;
     Ok(restore)
+}
+
+/// SQL for the columns of `row` as an object, each once.
+fn json_of<'a>(row: &str, columns: impl Iterator<Item = &'a String>) -> String {
+    let mut members: Vec<String> = Vec::new();
+    for column in columns {
+        let member = format!("{}, {row}.{}", literal(column), quoted(column));
+        if !members.contains(&member) {
+            members.push(member);
+        }
+    }
+    format!("jsonb_build_object({})", members.join(", "))
 }
 
 fn literal(text: &str) -> String {

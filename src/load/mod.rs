@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// "mirror42 load" in ASCII's eyes; any number would do, as long as every loader takes the same.
-const ADVISORY_LOCK: i64 = 0x6d6972_3432_6c6f61;
+const ADVISORY_LOCK: i64 = 0x6d69_7234_326c_6f61;
 
 /// Enough for the delta tables of a night to stay in memory, and for its joins to be done there.
 const SETTINGS: &str = "set local temp_buffers = '64MB'; set local work_mem = '64MB'";

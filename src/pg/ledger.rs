@@ -29,6 +29,8 @@ pub struct RunTable {
     pub export_sha256: String,
     pub counts: Counts,
     pub duration_ms: i64,
+    /// How old its data is, as [`Run::fetched_at`].
+    pub fetched_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub fn run(client: &mut impl GenericClient, pipeline: &str, id: Option<&str>) ->
     let rows = client.query(include_str!("../sql/run.sql"), &[&pipeline, &id]).map_err(read_failed)?;
     let Some(row) = rows.first() else { return Ok(None) };
     let id: String = row.get(0);
-    let tables = client.query(include_str!("../sql/run_tables.sql"), &[&vec![&id]]).map_err(read_failed)?;
+    let tables = client.query(include_str!("../sql/run_tables.sql"), &[&id]).map_err(read_failed)?;
     Ok(Some(Run {
         tables: tables.iter().map(table_of).collect(),
         id,
@@ -90,6 +92,7 @@ fn table_of(row: &postgres::Row) -> RunTable {
             orphans: row.get(9),
         },
         duration_ms: row.get(10),
+        fetched_at: time(row.get(11)),
     }
 }
 

@@ -1,6 +1,10 @@
--- Run by the driver: what the loads $1 did to their tables, in the order of their stages. Expects the ledger.
+-- Run by the driver: what the load $1 did to its tables, in the order of their stages. Expects the ledger.
+-- Times are microseconds since 1970.
 
-select run_id, table_name, stage, export_sha256, staged, inserted, updated, unchanged, deleted, orphans, duration_ms
-  from mirror42.run_tables
- where run_id = any($1)
- order by stage
+select t.run_id, t.table_name, t.stage, t.export_sha256, t.staged, t.inserted, t.updated, t.unchanged, t.deleted,
+       t.orphans, t.duration_ms,
+       (extract(epoch from r.fetched_at) * 1000000)::bigint
+  from mirror42.run_tables t
+  join mirror42.runs r on r.id = t.run_id
+ where t.run_id = $1
+ order by t.stage

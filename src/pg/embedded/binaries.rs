@@ -84,7 +84,7 @@ fn well_known() -> Vec<PathBuf> {
             .filter_map(|entry| entry.ok())
             .filter_map(|entry| Some((version_of(&entry.file_name(), prefix)?, entry.path().join("bin"))))
             .collect();
-        versions.sort_by(|a, b| b.0.cmp(&a.0));
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
         folders.extend(versions.into_iter().map(|(_, folder)| folder));
     }
     folders.extend(["/opt/homebrew/bin", "/usr/local/pgsql/bin"].map(PathBuf::from));

@@ -53,16 +53,21 @@ impl Cluster {
     /// The cluster of this project, if it has been made.
     pub fn open(paths: &Paths) -> Result<Option<Cluster>> {
         let Ok(data) = fs::canonicalize(paths.postgres()) else { return Ok(None) };
-        let owner = Owner::of_cluster(&data)
-            .or_else(|error| if is_empty(&data) { Owner::for_new(paths.root()) } else { Err(error) })?;
         let file = data.join("PG_VERSION");
-        let Some(version) = files::read_if_there(&file)? else {
-            if is_empty(&data) {
-                return Ok(None);
-            }
-            return Err(Error::failed(format!("`{}` holds something other than a Postgres cluster", data.display()))
+        let version = match files::read_if_there(&file) {
+            Ok(Some(version)) => version,
+            Ok(None) if is_empty(&data) => return Ok(None),
+            Ok(None) => {
+                return Err(Error::failed(format!(
+                    "`{}` holds something other than a Postgres cluster",
+                    data.display()
+                ))
                 .hint("Move it away: mirror42 makes its cluster there."));
+            }
+            // Mostly because it is another user's, which is the better message.
+            Err(error) => return Err(Owner::of_cluster(&data).err().unwrap_or(error)),
         };
+        let owner = Owner::of_cluster(&data)?;
         let major = String::from_utf8_lossy(&version).trim().parse();
         let major =
             major.map_err(|_| Error::failed("the cluster does not tell its version").at(file.display().to_string()))?;
