@@ -2,5 +2,7 @@
 
 mod embedded;
 mod load;
+mod load_crash;
+mod load_refusals;
 mod space;
 mod validate;

@@ -7,10 +7,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use mirror42::export;
@@ -191,7 +191,8 @@ pub fn watch(folder: &Path) {
         while [ -e "$cluster/postmaster.pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
         case $cluster in /var/lib/mirror42/*) rm -rf "$cluster" ;; esac
         rm -rf "$1""#;
-    let child = Command::new("sh")
+    static WATCHERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    let watcher = Command::new("sh")
         .args(["-c", script, "watch"])
         .arg(folder)
         .stdin(Stdio::piped())
@@ -200,11 +201,6 @@ pub fn watch(folder: &Path) {
         .process_group(0)
         .spawn()
         .unwrap();
-    // Never closed by us: the end of the process closes it.
-    std::mem::forget(child.stdin);
-}
-
-/// `path` below the folder of the space, for messages that name it whole.
-pub fn below(space: &Space, path: &str) -> PathBuf {
-    space.path().join(path)
+    // A static is never dropped: it is the end of the process that closes the standard input.
+    WATCHERS.lock().unwrap().push(watcher);
 }
