@@ -8,12 +8,15 @@ pub mod extract;
 pub mod fetch;
 pub mod files;
 pub mod limiter;
+pub mod load;
 pub mod log;
 pub mod paths;
+pub mod pg;
 pub mod pipeline;
 pub mod progress;
 pub mod receipt;
 pub mod simulate;
+pub mod validate;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -91,6 +91,11 @@ impl Paths {
         self.data().join("postgres")
     }
 
+    /// Held while the cluster is made, started or stopped.
+    pub fn postgres_lock(&self) -> PathBuf {
+        self.state().join("postgres.lock")
+    }
+
     pub fn dotenv(&self) -> PathBuf {
         self.root.join(".env")
     }

@@ -1,0 +1,139 @@
+//! Tests of the encoding, beside it.
+
+use super::*;
+
+fn column(name: &str, type_name: &str, kind: Kind) -> Column {
+    let type_name = type_name.to_string();
+    Column { name: name.into(), type_name, kind, not_null: false, has_default: false, generated: false }
+}
+
+fn table() -> Table {
+    let mut columns = vec![
+        column("id", "bigint", Kind::Other),
+        column("name", "text", Kind::Text),
+        column("exam", "boolean", Kind::Boolean),
+        column("scales", "jsonb", Kind::Json),
+        column("total", "bigint", Kind::Other),
+        column(INGESTED_AT, "timestamp with time zone", Kind::Other),
+    ];
+    columns[0].not_null = true;
+    columns[4].generated = true;
+    Table { oid: 1, name: "things".into(), quoted: "things".into(), columns, primary_key: vec!["id".into()] }
+}
+
+fn encode(record: &str) -> Result<String, Wrong> {
+    let table = table();
+    let encoder = Encoder::new(&table, record.as_bytes())?;
+    let mut out = Vec::new();
+    encoder.encode(record.as_bytes(), &mut out)?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+fn message(record: &str) -> String {
+    encode(record).unwrap_err().message
+}
+
+#[test]
+fn values_go_as_they_are_written() {
+    assert_eq!(
+        encode(r#"{"id":12345678901234567890.10,"name":"é\"x","exam":true,"scales":[{"a": 1.0}]}"#).unwrap(),
+        "12345678901234567890.10\té\"x\tt\t[{\"a\": 1.0}]\n"
+    );
+    assert_eq!(encode(r#"{"id":1,"name":null,"exam":false,"scales":null}"#).unwrap(), "1\t\\N\tf\t\\N\n");
+    assert_eq!(encode(r#"{"exam":null,"id":"7"}"#).unwrap(), "\\N\t7\n");
+}
+
+#[test]
+fn text_is_unescaped_from_json_and_escaped_for_copy() {
+    assert_eq!(
+        encode(r#"{"id":1,"name":"a\tb\nc\rd\\e\/f\b\f\u0041\u000a\u005c\ud83d\ude00\\N"}"#).unwrap(),
+        "1\ta\\tb\\nc\\rd\\\\e/f\u{8}\u{c}A\\n\\\\😀\\\\N\n"
+    );
+}
+
+#[test]
+fn json_text_keeps_its_escapes() {
+    assert_eq!(
+        encode("{\"id\":1,\"scales\":[\"a\\nb\\\\u0000\\u00e9\",\t1]}").unwrap(),
+        "1\t[\"a\\\\nb\\\\\\\\u0000\\\\u00e9\", 1]\n"
+    );
+}
+
+#[test]
+fn a_string_of_json_stays_one() {
+    assert_eq!(encode(r#"{"id":1,"scales":"x"}"#).unwrap(), "1\t\"x\"\n");
+}
+
+#[test]
+fn nul_and_half_pairs_are_refused_at_every_depth() {
+    for member in [r#""name":"a\u0000""#, r#""scales":[{"a":"\u0000"}]"#] {
+        assert!(
+            message(&format!("{{\"id\":1,{member}}}"))
+                .ends_with("holds \\u0000, a character that Postgres cannot store")
+        );
+    }
+    for text in [r"\ud83d", r"\ude00", r"\ud83dx", r"\ud83d\n", r"\ud83d\ud83d"] {
+        for member in [format!("\"name\":\"{text}\""), format!("\"scales\":{{\"{text}\":1}}")] {
+            let message = message(&format!("{{\"id\":1,{member}}}"));
+            assert!(message.ends_with("holds half of a surrogate pair, which is no character"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn what_would_mean_something_else_is_refused() {
+    let remedy = |record| encode(record).unwrap_err().remedy;
+    assert_eq!(message(r#"{"id":1,"name":5}"#), "value 5 of `name` does not fit text");
+    assert_eq!(remedy(r#"{"id":1,"name":true}"#), Remedy::ToString);
+    assert_eq!(message(r#"{"id":1,"exam":1}"#), "value 1 of `exam` does not fit boolean");
+    assert_eq!(message(r#"{"id":true}"#), "value true of `id` does not fit bigint");
+    assert_eq!(message(r#"{"id":1,"name":[1]}"#), "value [1] of `name` does not fit text");
+    assert_eq!(remedy(r#"{"id":1,"name":{}}"#), Remedy::ToJson);
+    assert_eq!(message(r#"{"id":null}"#), "value null of `id` is refused: the column is `not null`");
+}
+
+#[test]
+fn keys_must_be_columns_that_take_values() {
+    assert_eq!(message(r#"{"id":1,"naem":"x"}"#), "table `things` has no column `naem` (did you mean `name`?)");
+    assert_eq!(message(r#"{"id":1,"total":1}"#), "the record has `total`, a column that the database computes");
+    assert_eq!(
+        message(r#"{"id":1,"ingested_at":1}"#),
+        "the record has `ingested_at`, a column that only the loader fills"
+    );
+    assert_eq!(message(r#"{"name":"x"}"#), "the record has no `id`, which a row of `things` cannot do without");
+}
+
+#[test]
+fn every_record_has_the_keys_of_the_first_in_any_order() {
+    let table = table();
+    let encoder = Encoder::new(&table, br#"{"id":1,"name":"x"}"#).unwrap();
+    let encode = |record: &str| {
+        let mut out = Vec::new();
+        encoder
+            .encode(record.as_bytes(), &mut out)
+            .map(|()| String::from_utf8(out).unwrap())
+            .map_err(|wrong| wrong.message)
+    };
+    assert_eq!(encode(r#"{"name":"y","id":2}"#).unwrap(), "2\ty\n");
+    assert_eq!(encode(r#"{"id":2}"#).unwrap_err(), "the record has no `name`, which the first record has");
+    assert_eq!(
+        encode(r#"{"id":2,"name":"y","exam":true}"#).unwrap_err(),
+        "the record is wrong: it has `exam`, which the first record does not have"
+    );
+    assert_eq!(encode(r#"{"id":2,"name":"y","id":3}"#).unwrap_err(), "the record is wrong: `id` stands twice");
+    assert_eq!(
+        encode(r#"{"id":2,"name":"#).unwrap_err(),
+        "the record is wrong: EOF while parsing a value at its byte 15"
+    );
+    assert_eq!(
+        encode(r#"{"id":2,"name":""} x"#).unwrap_err(),
+        "the record is wrong: trailing characters at its byte 20"
+    );
+}
+
+#[test]
+fn a_record_is_named_by_its_key() {
+    let record = br#"{"campus_id":1,"project_id":"x","n":2}"#;
+    assert_eq!(shown_key(record, &["campus_id".into(), "project_id".into()]), "campus_id 1, project_id \"x\"");
+    assert_eq!(shown_value(record, "n").unwrap(), "2");
+}

@@ -1,0 +1,106 @@
+//! The ledger: schema `mirror42`, where every load stands with its counts and deletions. The loader
+//! writes it; validate and the driver (`status`, the summary of a run) read it.
+
+use jiff::Timestamp;
+use postgres::GenericClient;
+
+use super::failure;
+use crate::error::Result;
+
+/// A committed load.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub id: String,
+    pub pipeline: String,
+    /// How old the data is: the oldest start of a fetch. None: loaded without receipts.
+    pub fetched_at: Option<Timestamp>,
+    pub started_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    pub tables: Vec<RunTable>,
+}
+
+/// What a load did to one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunTable {
+    pub run_id: String,
+    pub table: String,
+    pub stage: String,
+    /// Of the export that was loaded.
+    pub export_sha256: String,
+    pub counts: Counts,
+    pub duration_ms: i64,
+    /// How old its data is, as [`Run::fetched_at`].
+    pub fetched_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub staged: i64,
+    pub inserted: i64,
+    pub updated: i64,
+    pub unchanged: i64,
+    pub deleted: i64,
+    pub orphans: i64,
+}
+
+/// Whether the database has a ledger: it has one from the first load on.
+pub fn exists(client: &mut impl GenericClient) -> Result<bool> {
+    let row = client.query_one("select to_regclass('mirror42.runs') is not null", &[]).map_err(read_failed)?;
+    Ok(row.get(0))
+}
+
+/// The load of this id, or the last one of the pipeline.
+pub fn run(client: &mut impl GenericClient, pipeline: &str, id: Option<&str>) -> Result<Option<Run>> {
+    if !exists(client)? {
+        return Ok(None);
+    }
+    let rows = client.query(include_str!("../sql/run.sql"), &[&pipeline, &id]).map_err(read_failed)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let id: String = row.get(0);
+    let tables = client.query(include_str!("../sql/run_tables.sql"), &[&id]).map_err(read_failed)?;
+    Ok(Some(Run {
+        tables: tables.iter().map(table_of).collect(),
+        id,
+        pipeline: row.get(1),
+        fetched_at: time(row.get(2)),
+        started_at: time(row.get(3)).unwrap_or(Timestamp::UNIX_EPOCH),
+        finished_at: time(row.get(4)),
+    }))
+}
+
+/// What the last load of each table of the pipeline did to it: not all tables are in every load.
+pub fn last_of_each_table(client: &mut impl GenericClient, pipeline: &str) -> Result<Vec<RunTable>> {
+    if !exists(client)? {
+        return Ok(Vec::new());
+    }
+    let rows = client.query(include_str!("../sql/last_of_each_table.sql"), &[&pipeline]).map_err(read_failed)?;
+    Ok(rows.iter().map(table_of).collect())
+}
+
+fn table_of(row: &postgres::Row) -> RunTable {
+    RunTable {
+        run_id: row.get(0),
+        table: row.get(1),
+        stage: row.get(2),
+        export_sha256: row.get(3),
+        counts: Counts {
+            staged: row.get(4),
+            inserted: row.get(5),
+            updated: row.get(6),
+            unchanged: row.get(7),
+            deleted: row.get(8),
+            orphans: row.get(9),
+        },
+        duration_ms: row.get(10),
+        fetched_at: time(row.get(11)),
+    }
+}
+
+/// The ledger's queries give times in microseconds, which every version of jiff and Postgres understands.
+fn time(microseconds: Option<i64>) -> Option<Timestamp> {
+    Timestamp::from_microsecond(microseconds?).ok()
+}
+
+fn read_failed(error: postgres::Error) -> crate::error::Error {
+    failure("could not read the ledger of loads (schema `mirror42`)", &error)
+}

@@ -1,0 +1,26 @@
+-- Run by load and validate: every foreign key from or to the tables $1 (oids). Returns for each its name,
+-- the child with its columns, the parent with its columns (in the same order), both tables' quoted names,
+-- whether a deleted parent takes its children with it, whether the server vouches for all rows, and the text
+-- that makes it.
+
+select f.conname::text,
+       f.conrelid,
+       quote_ident(cn.nspname) || '.' || quote_ident(c.relname),
+       (select array_agg(a.attname::text order by k.place)
+          from unnest(f.conkey) with ordinality k (attnum, place)
+          join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.attnum),
+       f.confrelid,
+       quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
+       (select array_agg(a.attname::text order by k.place)
+          from unnest(f.confkey) with ordinality k (attnum, place)
+          join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum),
+       f.confdeltype = 'c',
+       f.convalidated,
+       pg_get_constraintdef(f.oid)
+  from pg_constraint f
+  join pg_class c on c.oid = f.conrelid
+  join pg_namespace cn on cn.oid = c.relnamespace
+  join pg_class p on p.oid = f.confrelid
+  join pg_namespace pn on pn.oid = p.relnamespace
+ where f.contype = 'f' and f.conparentid = 0 and (f.conrelid = any($1) or f.confrelid = any($1))
+ order by f.conname

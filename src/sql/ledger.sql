@@ -1,0 +1,46 @@
+-- Run by the loader, inside its transaction, when the database has no schema `mirror42`. Expects the
+-- right to create one. Here stands what every load did, for `audit`, `status`, `validate` and people.
+
+create schema mirror42;
+
+-- One row a committed load; a load that failed was rolled back, and its log tells of it.
+create table mirror42.runs (
+    id          text primary key,
+    pipeline    text not null,
+    -- The oldest start of a fetch among the loaded exports: how old the data is. Null: not known.
+    fetched_at  timestamptz,
+    started_at  timestamptz not null default now(),
+    finished_at timestamptz,
+    status      text not null
+);
+create index runs_started_at on mirror42.runs (started_at);
+
+create table mirror42.run_tables (
+    run_id        text not null references mirror42.runs on delete cascade,
+    table_name    text not null,
+    stage         text not null,
+    -- Of the all.json that was loaded, as `sha256sum` prints it.
+    export_sha256 text not null,
+    -- Records of the export; those dropped as orphans are among them.
+    staged        bigint not null,
+    inserted      bigint not null,
+    updated       bigint not null,
+    unchanged     bigint not null,
+    deleted       bigint not null,
+    orphans       bigint not null,
+    duration_ms   bigint not null,
+    primary key (run_id, table_name)
+);
+
+-- Every row that a load deleted, whole.
+create table mirror42.deletions (
+    id            bigint generated always as identity primary key,
+    run_id        text not null references mirror42.runs on delete cascade,
+    table_name    text not null,
+    key           jsonb not null,
+    row           jsonb not null,
+    -- The table of the parent that went too; null: the row itself was gone from the export.
+    cascaded_from text,
+    deleted_at    timestamptz not null default clock_timestamp()
+);
+create index deletions_table_name_key on mirror42.deletions (table_name, key);

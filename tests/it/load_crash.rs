@@ -1,0 +1,142 @@
+//! Loading: whatever dies in the middle, the tables are of one night.
+
+use std::process::Child;
+
+use postgres::Client;
+
+use crate::load::{counts, load, project, refused, state};
+use crate::space::{Space, rows, wait_until};
+
+#[test]
+fn a_failure_half_way_leaves_all_tables_as_they_were() {
+    let space = project();
+    load(&space);
+    // The last table's write fails, when the others are written.
+    space.client().batch_execute("alter table project_sessions add constraint early check (id < 9)").unwrap();
+    space.export("02_campus", &[r#"{"id":1,"name":"changed"}"#, r#"{"id":9,"name":"Łódź"}"#]);
+    space.export(
+        "07_project_sessions",
+        &[
+            r#"{"id":7,"project_id":1,"campus_id":1,"objectives":[],"begin_at":null}"#,
+            r#"{"id":9,"project_id":3,"campus_id":null,"objectives":[],"begin_at":null}"#,
+        ],
+    );
+    let stderr = refused(&space, &[], 1);
+    assert!(
+        stderr.starts_with(
+            "mirror42-load: error: could not insert into `project_sessions`: new row for relation \"project_sessions\" \
+             violates check constraint \"early\"\n"
+        ),
+        "{stderr}"
+    );
+    assert!(stderr.contains("  detail: Nothing was loaded; the database is as it was.\n"), "{stderr}");
+}
+
+#[test]
+fn a_second_loader_is_refused() {
+    let space = project();
+    load(&space);
+    let (mut session, stalled) = stalled(&space, "stall");
+    let stderr = refused(&space, &[], 3);
+    assert!(
+        stderr.starts_with(
+            "mirror42-load: error: another loader is at work on this database\n  detail: It is server process "
+        ),
+        "{stderr}"
+    );
+    release(&mut session);
+    let output = stalled.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A loader that waits in the middle of its COPY of campuses, and the session whose lock it waits for.
+fn stalled(space: &Space, name: &str) -> (Client, Child) {
+    let mut session = space.client();
+    session
+        .batch_execute(
+            "create function wait_at(name text) returns boolean language plpgsql as
+                 $$ begin if name = 'stall' then perform pg_advisory_lock_shared(99); end if; return true; end $$;
+             create domain slow_text as text check (wait_at(value));
+             alter table campuses alter name type slow_text;
+             select pg_advisory_lock(99)",
+        )
+        .unwrap();
+    space.export(
+        "02_campus",
+        &[&format!(r#"{{"id":1,"name":"{name}"}}"#), r#"{"id":9,"name":"Łódź"}"#, r#"{"id":10,"name":"Lyon"}"#],
+    );
+    let child = space.spawn("mirror42-load", &["-q"]);
+    waits_for_a_lock(&mut session);
+    (session, child)
+}
+
+fn waits_for_a_lock(session: &mut Client) {
+    let waiting = "select 1 from pg_stat_activity
+                    where application_name = 'mirror42-load' and wait_event_type = 'Lock' and datname = current_database()";
+    wait_until("the loader waits for the lock", || !rows(session, waiting).is_empty());
+}
+
+fn release(session: &mut Client) {
+    session.batch_execute("select pg_advisory_unlock_all()").unwrap();
+}
+
+/// Waits until the server has noticed that its client is gone.
+fn loader_gone(session: &mut Client) {
+    let there =
+        "select 1 from pg_stat_activity where application_name = 'mirror42-load' and datname = current_database()";
+    wait_until("the loader's session has ended", || rows(session, there).is_empty());
+}
+
+#[test]
+fn killed_during_copy_changes_nothing() {
+    let space = project();
+    load(&space);
+    let (mut session, mut child) = stalled(&space, "stall");
+    let before = state(&space);
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    release(&mut session);
+    loader_gone(&mut session);
+    assert_eq!(state(&space), before);
+    load(&space);
+    assert_eq!(space.query("select name from campuses where id = 1"), ["stall"]);
+}
+
+#[test]
+fn killed_between_two_tables_changes_nothing() {
+    let space = project();
+    load(&space);
+    let mut session = space.client();
+    session
+        .batch_execute(
+            "create function wait_here() returns trigger language plpgsql as
+                 $$ begin perform pg_advisory_lock_shared(99); return new; end $$;
+             create trigger slow before insert on campus_projects execute function wait_here();
+             select pg_advisory_lock(99)",
+        )
+        .unwrap();
+    space.export(
+        "02_campus",
+        &[r#"{"id":1,"name":"changed"}"#, r#"{"id":9,"name":"Łódź"}"#, r#"{"id":11,"name":"new"}"#],
+    );
+    space.export(
+        "06_campus_projects",
+        &[
+            r#"{"campus_id":1,"project_id":1}"#,
+            r#"{"campus_id":1,"project_id":2}"#,
+            r#"{"campus_id":11,"project_id":3}"#,
+        ],
+    );
+    let before = state(&space);
+    let mut child = space.spawn("mirror42-load", &["-q"]);
+    waits_for_a_lock(&mut session);
+    assert_eq!(state(&space), before, "readers see the old night");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    release(&mut session);
+    loader_gone(&mut session);
+    assert_eq!(state(&space), before);
+    session.batch_execute("drop trigger slow on campus_projects").unwrap();
+    load(&space);
+    assert_eq!(counts(&space)[..3], ["campuses|3|1|1|1|1|0", "projects|3|0|0|3|0|0", "campus_projects|3|1|0|2|2|0"]);
+}

@@ -1,0 +1,173 @@
+//! Loading: what is refused, with the words that say why and the database as it was.
+
+use crate::load::{PIPELINE, load, project, refused};
+
+#[test]
+fn the_guard_stops_a_load_that_would_delete_too_much() {
+    let space = project();
+    load(&space);
+    space.export("05_projects", &[r#"{"id":1,"name":"changed","difficulty":100}"#]);
+    assert_eq!(
+        refused(&space, &[], 4),
+        "mirror42-load: error: the load would delete 2 of the 3 rows of `projects`\n  \
+         at: exports/05_projects/all.json\n  \
+         detail: They are not in the export: id 2; id 3.\n  \
+         detail: Allowed are 1 (50 %).\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: If they are gone from the API, raise `max_delete` of stage `05_projects` (pipeline.toml:14) for one run.\n"
+    );
+}
+
+#[test]
+fn no_load_empties_a_table() {
+    let space = project();
+    load(&space);
+    space.write("pipeline.toml", &PIPELINE.replace("50%", "100%"));
+    space.export("07_project_sessions", &[]);
+    let stderr = refused(&space, &[], 4);
+    assert!(stderr.contains("the load would delete 2 of the 2 rows of `project_sessions`\n"), "{stderr}");
+    assert!(stderr.contains("detail: A load never empties a table.\n"), "{stderr}");
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_named_with_its_place() {
+    let space = project();
+    load(&space);
+    space.export(
+        "05_projects",
+        &[r#"{"id":1,"name":"Libft","difficulty":100}"#, r#"{"id":1332,"name":"x","difficulty":"n/a"}"#],
+    );
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: value \"n/a\" of `difficulty` does not fit integer\n  \
+         at: exports/05_projects/all.json, record 2 (id 1332), line 3, column `projects.difficulty`\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Convert it in the jq filter of stage `05_projects` (pipeline.toml:17).\n"
+    );
+    space.export("05_projects", &[r#"{"id":1,"name":"Libft","difficulty":2.0}"#]);
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: value 2.0 of `difficulty` does not fit integer\n  \
+         at: exports/05_projects/all.json, record 1 (id 1), line 2, column `projects.difficulty`\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Round it (in jq a quotient such as 4/2 is 2.0; `| round` makes it whole) in the jq filter of stage \
+         `05_projects` (pipeline.toml:17).\n"
+    );
+    space.export("05_projects", &[r#"{"id":9223372036854775808,"name":"Libft","difficulty":2}"#]);
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: value 9223372036854775808 of `id` does not fit bigint\n  \
+         at: exports/05_projects/all.json, record 1 (id 9223372036854775808), line 2, column `projects.id`\n  \
+         detail: Postgres says: value \"9223372036854775808\" is out of range for type bigint.\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Convert it in the jq filter of stage `05_projects` (pipeline.toml:17).\n"
+    );
+    space.export("05_projects", &[r#"{"id":1,"name":5,"difficulty":2}"#]);
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: value 5 of `name` does not fit text\n  \
+         at: exports/05_projects/all.json, record 1 (id 1), line 2, column `projects.name`\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Convert it with `tostring` in the jq filter of stage `05_projects` (pipeline.toml:17).\n"
+    );
+    space.export("05_projects", &[r#"{"id":1,"name":"a\u0000b","difficulty":2}"#]);
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: value \"a\\u0000b\" of `name` holds \\u0000, a character that Postgres cannot store\n  \
+         at: exports/05_projects/all.json, record 1 (id 1), line 2, column `projects.name`\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Remove the character, for example with `gsub`, in the jq filter of stage `05_projects` (pipeline.toml:17).\n"
+    );
+}
+
+#[test]
+fn two_records_of_one_key_are_refused() {
+    let space = project();
+    space.export("02_campus", &[r#"{"id":1,"name":"Paris"}"#, r#"{"id":1,"name":"Lyon"}"#]);
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: records have the same key: id 1\n  \
+         at: exports/02_campus/all.json\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: The key of stage `02_campus` (pipeline.toml:8) must be the primary key of `campuses`: id.\n"
+    );
+}
+
+#[test]
+fn a_check_that_finds_a_row_stops_the_load() {
+    let space = project();
+    let check = "\n[[check]]\nname = \"no easy project\"\nsql = \"select id, name from projects where difficulty < 200 -- all\"\n";
+    space.write("pipeline.toml", &format!("{PIPELINE}{check}"));
+    assert_eq!(
+        refused(&space, &[], 5),
+        "mirror42-load: error: check `no easy project` failed\n  \
+         at: pipeline.toml:33\n  \
+         detail: Rows that it must not find: id 1, name Libft.\n  \
+         detail: Nothing was loaded; the database is as it was.\n"
+    );
+}
+
+#[test]
+fn an_edited_export_is_refused_unless_it_is_trusted() {
+    let space = project();
+    space.write("exports/02_campus/all.json", "[\n{\"id\":1,\"name\":\"by hand\"}\n]\n");
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: `exports/02_campus/all.json` is not what stage `02_campus` wrote\n  \
+         detail: Its hash is not the one in `stage.json` beside it: it was edited, or replaced.\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Run `mirror42 run 02_campus`, or load the file as it is with `--trust-exports`.\n"
+    );
+    assert_eq!(space.run("mirror42-load", &["-q", "--trust-exports"]).code, Some(0));
+    assert_eq!(space.query("select name from campuses"), ["by hand"]);
+    std::fs::remove_file(space.path().join("exports/05_projects/stage.json")).unwrap();
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: stage `05_projects` has an export without a receipt\n  \
+         at: exports/05_projects/all.json\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Run `mirror42 run 05_projects`, or load the file as it is with `--trust-exports`.\n"
+    );
+    std::fs::remove_file(space.path().join("exports/05_projects/all.json")).unwrap();
+    assert!(refused(&space, &[], 1).contains("error: stage `05_projects` has no export\n"));
+}
+
+#[test]
+fn tables_that_are_tied_are_loaded_together() {
+    let space = project();
+    load(&space);
+    assert_eq!(
+        refused(&space, &["07_project_sessions"], 2),
+        "mirror42-load: error: cannot load `project_sessions` without `projects`: foreign key \
+         `project_sessions_project_id_fkey` ties them\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Name stage `05_projects` too, or no stage at all: then all tables are loaded together.\n"
+    );
+}
+
+#[test]
+fn a_database_with_some_of_the_tables_is_refused() {
+    let space = project();
+    space.client().batch_execute("create table projects (id bigint primary key)").unwrap();
+    let outcome = space.run("mirror42-load", &["-q"]);
+    assert_eq!(
+        (outcome.code, outcome.stderr.as_str()),
+        (
+            Some(1),
+            "mirror42-load: error: the database lacks tables that the stages fill: `campuses`, `campus_projects`, \
+             `project_sessions`\n  \
+             detail: Nothing was loaded; the database is as it was.\n  \
+             hint: Create them as in `schema.sql`, or drop the others: a database without any gets them all.\n"
+        )
+    );
+}
+
+#[test]
+fn a_load_is_in_the_ledger_once() {
+    let space = project();
+    assert_eq!(space.run("mirror42-load", &["-q", "--run-id", "x"]).code, Some(0));
+    assert!(
+        refused(&space, &["--run-id", "x"], 2)
+            .starts_with("mirror42-load: error: a load called `x` is in the ledger already\n")
+    );
+}

@@ -1,0 +1,8 @@
+//! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
+
+mod embedded;
+mod load;
+mod load_crash;
+mod load_refusals;
+mod space;
+mod validate;

@@ -1,0 +1,206 @@
+//! A [`Space`] is a project's folder for one test, with a database of its own if it wants one.
+//!
+//! All databases are in one embedded cluster, started by the library's own hands when the first test asks for one.
+//! Tests end in many ways (a panic, ^C, SIGKILL) and none of them may leave a server behind, so a shell that waits
+//! for the end of its standard input, which is held by this process, stops the server and removes its folder.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use mirror42::export;
+use mirror42::paths::Paths;
+use mirror42::pg::embedded;
+use mirror42::receipt::{ExtractReceipt, FetchReceipt, Receipt};
+use postgres::{Client, NoTls};
+use tempfile::TempDir;
+
+pub struct Space {
+    folder: TempDir,
+    database: Option<String>,
+}
+
+/// What a binary did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Space {
+    /// An empty folder.
+    pub fn new() -> Space {
+        Space { folder: open_folder(), database: None }
+    }
+
+    /// With a database, which the binaries find in `DATABASE_URL`.
+    pub fn with_database() -> Space {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = cluster();
+        let mut admin = Client::connect(&format!("{server} dbname=postgres"), NoTls).unwrap();
+        admin.batch_execute(&format!("create database {name}")).unwrap();
+        Space { folder: open_folder(), database: Some(format!("{server} dbname={name}")) }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn paths(&self) -> Paths {
+        Paths::new(self.path())
+    }
+
+    /// Writes a file; its folders are made.
+    pub fn file(self, path: &str, text: &str) -> Space {
+        self.write(path, text);
+        self
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Writes the export of a stage with these records, and its receipt, as extract would.
+    pub fn export(&self, stage: &str, records: &[&str]) {
+        let paths = self.paths();
+        let mut writer = export::Writer::create(&paths.all_json(stage)).unwrap();
+        records.iter().for_each(|record| writer.record(record.as_bytes()).unwrap());
+        let written = writer.commit().unwrap();
+        let now = mirror42::log::now();
+        let mut receipt = Receipt::new(stage);
+        receipt.fetch = Some(FetchReceipt {
+            definition: String::new(),
+            inputs: Default::default(),
+            started_at: now.clone(),
+            finished_at: now.clone(),
+            duration_ms: 0,
+            requests: 0,
+            retries: 0,
+            records: records.len() as u64,
+            size_bytes: 0,
+            series: Vec::new(),
+        });
+        receipt.extract = Some(ExtractReceipt {
+            definition: String::new(),
+            inputs: Default::default(),
+            finished_at: now,
+            duration_ms: 0,
+            records_in: records.len() as u64,
+            records_out: records.len() as u64,
+            duplicates: 0,
+            size_bytes: written.size_bytes,
+            sha256: written.sha256,
+        });
+        receipt.write(&paths).unwrap();
+    }
+
+    /// The binary, in this folder, with an environment of its own.
+    pub fn command(&self, binary: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_mirror42")).with_file_name(binary));
+        command.args(args).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        if let Some(database) = &self.database {
+            command.env("DATABASE_URL", database);
+        }
+        command
+    }
+
+    pub fn run(&self, binary: &str, args: &[&str]) -> Outcome {
+        let output = self.command(binary, args).output().unwrap();
+        Outcome {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Starts the binary and lets it run.
+    pub fn spawn(&self, binary: &str, args: &[&str]) -> Child {
+        self.command(binary, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A session on the database of this space.
+    pub fn client(&self) -> Client {
+        Client::connect(self.database.as_deref().expect("a space with a database"), NoTls).unwrap()
+    }
+
+    /// The rows of a query as text, one line each, columns separated by `|`.
+    pub fn query(&self, sql: &str) -> Vec<String> {
+        rows(&mut self.client(), sql)
+    }
+}
+
+pub fn rows(client: &mut Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        postgres::SimpleQueryMessage::Row(row) => {
+            let values: Vec<&str> = (0..row.len()).map(|i| row.get(i).unwrap_or("∅")).collect();
+            Some(values.join("|"))
+        }
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// Waits until `done`, and fails the test if it never is.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A temporary folder that other users can enter: as root the server runs as one of them.
+fn open_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("mirror42-test-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// How to reach the cluster of this test run.
+fn cluster() -> &'static str {
+    static CLUSTER: OnceLock<String> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let folder = open_folder().keep();
+        watch(&folder);
+        let server = embedded::start(&Paths::new(&folder)).unwrap();
+        let address = format!("host={} user=mirror42", server.socket.display());
+        let mut client = Client::connect(&format!("{address} dbname=postgres"), NoTls).unwrap();
+        // Nothing here outlives the run.
+        client.batch_execute("alter system set fsync = off").unwrap();
+        client.batch_execute("select pg_reload_conf()").unwrap();
+        address
+    })
+}
+
+/// Stops the embedded server below `folder`, and removes the folder, when this process has ended.
+pub fn watch(folder: &Path) {
+    let script = r#"read -r _
+        cluster=$(readlink -f "$1/data/postgres")
+        pid=$(head -n 1 "$cluster/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid"
+        while [ -e "$cluster/postmaster.pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+        case $cluster in /var/lib/mirror42/*) rm -rf "$cluster" ;; esac
+        rm -rf "$1""#;
+    static WATCHERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    let watcher = Command::new("sh")
+        .args(["-c", script, "watch"])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    // A static is never dropped: it is the end of the process that closes the standard input.
+    WATCHERS.lock().unwrap().push(watcher);
+}
