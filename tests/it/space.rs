@@ -76,7 +76,7 @@ impl Space {
         records.iter().for_each(|record| writer.record(record.as_bytes()).unwrap());
         let written = writer.commit().unwrap();
         let now = mirror42::log::now();
-        let mut receipt = Receipt::new(stage);
+        let mut receipt = Receipt::read_or_new(&paths, stage).unwrap();
         receipt.fetch = Some(FetchReceipt {
             definition: String::new(),
             inputs: Default::default(),
