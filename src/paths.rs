@@ -63,6 +63,11 @@ impl Paths {
         self.state().join(format!("{stage}.lock"))
     }
 
+    /// Says that the mirror in this folder is the demo's, and of which day.
+    pub fn demo(&self) -> PathBuf {
+        self.state().join("demo")
+    }
+
     pub fn token(&self) -> PathBuf {
         self.state().join("token.json")
     }

@@ -20,7 +20,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::failure;
 use crate::error::{Error, Result};
-use crate::files::Lock;
+use crate::files::{self, Lock};
 use crate::paths::Paths;
 
 use binaries::Binaries;
@@ -131,6 +131,23 @@ pub fn stop(paths: &Paths) -> Result<bool> {
     }
     cluster.stop(&Binaries::find(Some(cluster.major))?)?;
     Ok(true)
+}
+
+/// The server, running, with its database.
+pub fn started(paths: &Paths) -> Result<Server> {
+    drop(connect(paths, "start")?);
+    start(paths)
+}
+
+/// Stops the server and removes the cluster with all its data.
+pub fn remove(paths: &Paths) -> Result<()> {
+    stop(paths)?;
+    let place = paths.postgres();
+    let Some(cluster) = Cluster::open(paths)? else { return Ok(()) };
+    if place.is_symlink() {
+        files::remove(&place)?;
+    }
+    files::remove_dir(&cluster.data)
 }
 
 pub fn status(paths: &Paths) -> Result<Status> {
