@@ -17,7 +17,7 @@ use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-use crate::error::{Error, Result, excerpt};
+use crate::error::{Error, Result, excerpt, lower_first};
 use crate::paths::Paths;
 use crate::pipeline::Secret;
 
@@ -147,7 +147,7 @@ fn cause_text(error: &postgres::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    lower_first(&cause.to_string())
 }
 
 /// `name` as SQL takes it literally.

@@ -4,5 +4,6 @@ mod embedded;
 mod load;
 mod load_crash;
 mod load_refusals;
+mod load_values;
 mod space;
 mod validate;
