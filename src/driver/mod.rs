@@ -178,13 +178,13 @@ fn run_and_tell(
         return Ok(());
     }
     if !targets.stages.is_empty() {
-        println!("{}", summary::stages(context, &schedule)?);
+        println!("{}\n", summary::stages(context, &schedule)?);
     }
     if targets.load {
         let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
         let run = ledger::run(&mut client, &context.pipeline.name, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        println!("{}\n{}", summary::tables(&run), summary::verdict(&run, started.elapsed(), targets.validate));
+        println!("{}\n\n{}", summary::tables(&run), summary::verdict(&run, started.elapsed(), targets.validate));
     } else if targets.validate {
         println!("all checks passed");
     }
