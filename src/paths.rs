@@ -63,6 +63,11 @@ impl Paths {
         self.state().join("locks").join(stage)
     }
 
+    /// The stages that a forced run has still to fetch.
+    pub fn forced(&self) -> PathBuf {
+        self.state().join("forced")
+    }
+
     /// Says that the mirror in this folder is the demo's, and of which day.
     pub fn demo(&self) -> PathBuf {
         self.state().join("demo")

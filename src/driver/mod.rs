@@ -135,7 +135,11 @@ fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Target
     if names.is_empty() || named(LOAD) {
         stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
     }
-    Ok(Targets { stages, force, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
+    let mut forced = run::remembered(context)?;
+    if force {
+        forced.extend(stages.iter().cloned());
+    }
+    Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {

@@ -8,7 +8,7 @@ use super::child::{self, Message, Told};
 use super::schedule::{Job, Schedule, Targets};
 use crate::cli::Context;
 use crate::error::{Error, Result};
-use crate::files::Lock;
+use crate::files::{self, Lock};
 use crate::log as logs;
 use crate::progress::{self, Task};
 
@@ -28,6 +28,7 @@ pub struct Options {
 pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Result<Schedule<'a>> {
     check_filters(context, targets, options)?;
     let mut schedule = Schedule::new(&context.pipeline, targets)?;
+    let mut forced = Forced::begin(context, &schedule)?;
     let (sender, receiver) = channel();
     let mut runner =
         Runner { context, options, sender, receiver, running: HashMap::new(), tasks: HashMap::new(), started: 0 };
@@ -43,7 +44,10 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
             break;
         }
         match runner.wait() {
-            Ok(Some(job)) => schedule.finish(&job),
+            Ok(Some(job)) => {
+                schedule.finish(&job);
+                forced.update(context, &schedule)?;
+            }
             Ok(None) => {}
             // What else is under way is let finish: its work is kept.
             Err(error) => drop(failure.get_or_insert(error)),
@@ -53,6 +57,46 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
         Some(error) => Err(error),
         None => Ok(schedule),
     }
+}
+
+/// Which stages a forced run has still to fetch, in a file: a run that is killed half way would else
+/// leave pages of two nights, and the next run would take the older ones for current.
+struct Forced {
+    /// Those that this run does not touch.
+    others: Vec<String>,
+    written: Vec<String>,
+}
+
+impl Forced {
+    fn begin(context: &Context, schedule: &Schedule) -> Result<Forced> {
+        let written = remembered(context)?;
+        let others = written.iter().filter(|name| !schedule.has(name)).cloned().collect();
+        let mut forced = Forced { others, written };
+        forced.update(context, schedule)?;
+        Ok(forced)
+    }
+
+    fn update(&mut self, context: &Context, schedule: &Schedule) -> Result<()> {
+        let left: Vec<String> =
+            self.others.iter().cloned().chain(schedule.still_forced().map(str::to_string)).collect();
+        if left == self.written {
+            return Ok(());
+        }
+        let path = context.pipeline.paths.forced();
+        match left.is_empty() {
+            true => files::remove(&path)?,
+            false => drop(files::write(&path, (left.join("\n") + "\n").as_bytes())?),
+        }
+        self.written = left;
+        Ok(())
+    }
+}
+
+/// What the last forced run has not fetched.
+pub fn remembered(context: &Context) -> Result<Vec<String>> {
+    let bytes = files::read_if_there(&context.pipeline.paths.forced())?.unwrap_or_default();
+    let names = String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect::<Vec<_>>();
+    Ok(names.into_iter().filter(|name| context.pipeline.stage(name).is_some()).collect())
 }
 
 /// One run at a time: the lock's file says who holds it.

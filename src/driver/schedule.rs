@@ -58,7 +58,7 @@ pub struct Targets {
     /// Stages with all they need.
     pub stages: Vec<String>,
     /// Make these again whatever their receipts say.
-    pub force: bool,
+    pub forced: Vec<String>,
     pub load: bool,
     pub validate: bool,
 }
@@ -72,24 +72,33 @@ impl<'a> Schedule<'a> {
             validate: if targets.validate { Step::Pending } else { Step::Done },
         };
         for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?, targets.force)?;
+            schedule.add(pipeline.known_stage(name)?)?;
         }
+        // One that this run does not touch is left for another.
+        targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
         Ok(schedule)
     }
 
-    /// Takes in a stage with all it needs; `force` is for the stage itself.
-    fn add(&mut self, stage: &'a Stage, force: bool) -> Result<()> {
-        let known = self.stages.get(stage.name.as_str()).map(|progress| progress.force);
-        if known.is_some_and(|forced| forced || !force) {
+    /// Takes in a stage with all it needs.
+    fn add(&mut self, stage: &'a Stage) -> Result<()> {
+        if self.stages.contains_key(stage.name.as_str()) {
             return Ok(());
         }
         let fetch = if stage.fetch().is_some() { Step::Pending } else { Step::Done };
-        let progress = Progress { fetch, extract: Step::Pending, force, decided: Decided::default() };
+        let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
         self.stages.insert(&stage.name, progress);
-        for name in stage.needs() {
-            self.add(self.pipeline.known_stage(name)?, false)?;
-        }
-        Ok(())
+        stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
+    }
+
+    /// Whether this run touches the stage.
+    pub fn has(&self, name: &str) -> bool {
+        self.stages.contains_key(name)
+    }
+
+    /// The stages that are forced and not fetched yet.
+    pub fn still_forced(&self) -> impl Iterator<Item = &str> {
+        let left = self.stages.iter().filter(|(_, progress)| progress.force && progress.fetch != Step::Done);
+        left.map(|(name, _)| *name)
     }
 
     /// The next job that can start now. Steps that have nothing to do are passed over on the way.
@@ -207,7 +216,8 @@ impl<'a> Schedule<'a> {
 }
 
 /// What `plan` prints: for each stage, what would run and why, as far as that is known before it runs.
-pub fn forecast(pipeline: &Pipeline) -> Result<Vec<(&Stage, Decided)>> {
+/// `forced` are those that a forced run has left undone.
+pub fn forecast<'a>(pipeline: &'a Pipeline, forced: &[String]) -> Result<Vec<(&'a Stage, Decided)>> {
     let mut forecast: Vec<(&Stage, Decided)> = Vec::new();
     let mut left: Vec<&Stage> = pipeline.stages.iter().collect();
     while !left.is_empty() {
@@ -215,7 +225,7 @@ pub fn forecast(pipeline: &Pipeline) -> Result<Vec<(&Stage, Decided)>> {
         let (ready, rest): (Vec<&Stage>, Vec<&Stage>) =
             left.into_iter().partition(|stage| !stage.needs().any(|name| waiting.contains(&name)));
         for stage in ready {
-            let decided = foresee(pipeline, stage, &forecast)?;
+            let decided = foresee(pipeline, stage, &forecast, forced.contains(&stage.name))?;
             forecast.push((stage, decided));
         }
         left = rest;
@@ -225,7 +235,7 @@ pub fn forecast(pipeline: &Pipeline) -> Result<Vec<(&Stage, Decided)>> {
 }
 
 /// What can be said of a stage, given what was said of those that it reads.
-fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)]) -> Result<Decided> {
+fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)], forced: bool) -> Result<Decided> {
     let decided = |name: &str| before.iter().find(|(other, _)| other.name == name).map(|(_, decided)| decided);
     let stale = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
     let remade = |name: &str| decided(name).is_some_and(|decided| stale(&decided.extract));
@@ -234,6 +244,7 @@ fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)]) -> 
     let (source, fetch) = pipeline.source_of(stage)?;
     let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
         (None, _) => None,
+        (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
         (Some(fetch), each) => match (staleness::of_fetch(pipeline, stage, fetch)?, each) {
             (Verdict::Current, Some(each)) => Some(waits(each)),
             (verdict, _) => Some(verdict),
@@ -245,6 +256,7 @@ fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)]) -> 
     };
     let unknown = stage.with.iter().map(|(_, name)| name).chain(&fetch.each).find(|name| remade(name));
     let extract = match staleness::of_extract(pipeline, stage)? {
+        Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
         Verdict::Current if stale(&source_fetch) => waits(&source.name),
         Verdict::Current => unknown.map_or(Verdict::Current, |name| waits(name)),
         verdict => verdict,

@@ -46,6 +46,8 @@ pub enum Reason {
     },
     OutputMissing,
     OutputChanged,
+    /// Its own pages are to be fetched first.
+    WaitsForPages,
     /// A stage that it reads is stale itself: what it makes of that is not known yet.
     Waits {
         stage: String,
@@ -84,6 +86,7 @@ impl fmt::Display for Reason {
             Reason::PageChanged { page } => write!(f, "{page} was changed by hand"),
             Reason::OutputMissing => f.write_str("all.json is not there"),
             Reason::OutputChanged => f.write_str("all.json was changed by hand"),
+            Reason::WaitsForPages => f.write_str("waits for its pages"),
             Reason::Waits { stage } => write!(f, "waits for {stage}"),
         }
     }

@@ -1,5 +1,6 @@
 //! How old the mirror is and what is in it: `status`, which fails when it is stale.
 
+use super::run;
 use super::schedule::{self, Decided};
 use super::staleness::{age_s, span};
 use super::summary::{number, table};
@@ -12,7 +13,7 @@ use crate::receipt::Receipt;
 /// Prints what would run and why.
 pub fn plan(context: &Context) -> Result<()> {
     let mut table = table(&["Stage", "Fetch", "Extract"], 0..0);
-    for (stage, decided) in schedule::forecast(&context.pipeline)? {
+    for (stage, decided) in schedule::forecast(&context.pipeline, &run::remembered(context)?)? {
         let Decided { fetch, extract } = decided;
         let text =
             |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
@@ -27,7 +28,7 @@ pub fn plan(context: &Context) -> Result<()> {
 pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     let pipeline = &context.pipeline;
     let mut stages = table(&["Stage", "Fetched", "Records", "State"], 2..3);
-    for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline)? {
+    for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &run::remembered(context)?)? {
         let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
         let verdict = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         stages.add_row([
