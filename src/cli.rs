@@ -94,12 +94,8 @@ impl ApiArgs {
             })?;
         }
         if let Some(url) = self.api_url.as_deref().filter(|url| !url.is_empty()) {
-            if !(url.starts_with("https://") || url.starts_with("http://")) {
-                return Err(Error::usage(format!(
-                    "`--api-url` is {url:?}, expected an address that begins with `https://` or `http://`"
-                )));
-            }
-            pipeline.api.base_url = url.trim_end_matches('/').to_string();
+            let checked = crate::pipeline::base_url(url);
+            pipeline.api.base_url = checked.map_err(|what| Error::usage(format!("`--api-url` {what}")))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -15,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::paths::Paths;
 
 const TEMPORARY: &str = ".tmp-";
+// A process that was killed a moment ago holds its locks until the kernel has taken it apart.
+const STAGE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A file under way. Dropped without [`AtomicFile::commit`], it leaves nothing.
 pub struct AtomicFile {
@@ -219,11 +222,17 @@ pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with
 
 impl Lock {
     /// The right to write into the folder of a stage, which is made if need be; another process that
-    /// has it is an error. What killed writers left in the folder is swept.
+    /// keeps it is an error. What killed writers left in the folder is swept.
     pub fn of_stage(paths: &Paths, stage: &str) -> Result<Lock> {
         let owner = format!("pid {}", std::process::id());
-        let lock = Lock::try_with_owner(&paths.stage_lock(stage), &owner)?;
-        let lock = lock.ok_or_else(|| Error::locked(format!("another process is working on stage `{stage}`")))?;
+        let began = Instant::now();
+        let lock = loop {
+            match Lock::try_with_owner(&paths.stage_lock(stage), &owner)? {
+                Some(lock) => break lock,
+                None if began.elapsed() < STAGE_PATIENCE => std::thread::sleep(STAGE_PATIENCE / 100),
+                None => return Err(Error::locked(format!("another process is working on stage `{stage}`"))),
+            }
+        };
         create_dir(&paths.stage(stage))?;
         sweep(&paths.stage(stage))?;
         Ok(lock)

@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ use crate::{files, paths::Paths};
 const SECOND_MS: u64 = 1000;
 const HOUR_MS: u64 = 3_600_000;
 const BUCKETS: u64 = 100;
+// With one request an hour the slots of 256 threads lie ten days ahead.
+const FARTHEST_MS: u64 = 14 * 24 * HOUR_MS;
 // Requests do not take the same time to the server. Of two that leave a second apart the later may
 // arrive this much sooner without being counted into the same second. Costs 2 % of the rate.
 const JITTER_MS: u64 = 20;
@@ -32,6 +35,8 @@ pub struct Limiter {
     path: PathBuf,
     per_second: Option<u32>,
     per_hour: Option<u32>,
+    stopped: Mutex<bool>,
+    stop: Condvar,
 }
 
 /// What an answer says about the server's limits.
@@ -44,7 +49,10 @@ pub struct ServerLimits {
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default)]
 struct State {
+    /// When this was last written: no time is earlier, unless the clock was set back.
+    written_ms: u64,
     /// Nothing is sent before this moment: the server said so.
     blocked_until_ms: u64,
     /// The last slot given out: slots are given out in order.
@@ -62,7 +70,27 @@ struct Window(Vec<(u64, u32)>);
 impl Limiter {
     pub fn new(paths: &Paths, api: &Api) -> Limiter {
         let host = api.base_url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or("");
-        Limiter { path: paths.limiter(host), per_second: api.limits.per_second, per_hour: api.limits.per_hour }
+        Limiter {
+            path: paths.limiter(host),
+            per_second: api.limits.per_second,
+            per_hour: api.limits.per_hour,
+            stopped: Mutex::new(false),
+            stop: Condvar::new(),
+        }
+    }
+
+    /// Waits, for a slot or before another try; false if [`Limiter::stop`] was called.
+    pub fn sleep(&self, wait: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let waited = self.stop.wait_timeout_while(stopped, wait, |stopped| !*stopped);
+        let (stopped, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        !*stopped
+    }
+
+    /// Ends all [`Limiter::sleep`] of this process, those to come too.
+    pub fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+        self.stop.notify_all();
     }
 
     /// Reserves the next free slot and says how long to wait until it.
@@ -118,9 +146,11 @@ impl Limiter {
         // A file that cannot be understood was left by another version: nothing is known then.
         let mut state: State = serde_json::from_slice(&text).unwrap_or_default();
         let before = state.clone();
+        state.follow_clock(now);
         state.forget(now);
         let result = change(&mut state, now);
         if state != before {
+            state.written_ms = now;
             let mut json = serde_json::to_vec(&state).map_err(|e| failed("write")(e.into()))?;
             // Blanks over the rest of a longer text, so that one write does it all and a kill cannot
             // leave half a state.
@@ -134,7 +164,10 @@ impl Limiter {
 
 impl State {
     fn reserve(&mut self, now: u64, per_second: Option<u32>, per_hour: Option<u32>) -> u64 {
-        let mut slot = now.max(self.blocked_until_ms).max(self.last_ms);
+        let mut slot = now.max(self.blocked_until_ms);
+        if per_second.is_some() || per_hour.is_some() {
+            slot = slot.max(self.last_ms);
+        }
         if let Some(limit) = per_second {
             slot = slot.max(self.second.free_at(SECOND_MS, limit, JITTER_MS));
         }
@@ -147,17 +180,31 @@ impl State {
         slot
     }
 
-    /// Drops what no longer counts. A clock that was set back leaves times that lie ahead of any slot
-    /// we can have given out: they are dropped too, or nothing would be sent until they come.
-    fn forget(&mut self, now: u64) {
-        let ahead = now + 2 * HOUR_MS;
-        self.second.0.retain(|(start, _)| start + SECOND_MS + JITTER_MS + SECOND_MS / BUCKETS > now && *start < ahead);
-        self.hour.0.retain(|(start, _)| start + HOUR_MS + HOUR_MS / BUCKETS > now && *start < ahead);
-        if self.last_ms > ahead {
-            self.last_ms = now;
+    /// A clock that was set back would make what was noted lie ahead, and us wait until it comes: it
+    /// is moved back as far. The time since the last note is not known then, and counts as none.
+    fn follow_clock(&mut self, now: u64) {
+        let back = self.written_ms.saturating_sub(now);
+        if back == 0 {
+            return;
         }
-        if self.blocked_until_ms > ahead {
-            self.blocked_until_ms = now;
+        self.written_ms = now;
+        for window in [&mut self.second, &mut self.hour] {
+            window.0.iter_mut().for_each(|(start, _)| *start = start.saturating_sub(back));
+        }
+        for moment in [&mut self.last_ms, &mut self.blocked_until_ms] {
+            *moment = moment.saturating_sub(back);
+        }
+    }
+
+    /// Drops what no longer counts, and what cannot be: moments so far ahead that only a broken file has them.
+    fn forget(&mut self, now: u64) {
+        let ahead = now + FARTHEST_MS;
+        self.second.0.retain(|(start, _)| *start < ahead && start + SECOND_MS + JITTER_MS + SECOND_MS / BUCKETS > now);
+        self.hour.0.retain(|(start, _)| *start < ahead && start + HOUR_MS + HOUR_MS / BUCKETS > now);
+        for moment in [&mut self.last_ms, &mut self.blocked_until_ms] {
+            if *moment > ahead {
+                *moment = now;
+            }
         }
     }
 }
@@ -181,14 +228,14 @@ impl Window {
         }
         let start = at - at % (length_ms / BUCKETS);
         match self.0.binary_search_by_key(&start, |(start, _)| *start) {
-            Ok(i) => self.0[i].1 += count,
+            Ok(i) => self.0[i].1 = self.0[i].1.saturating_add(count),
             Err(i) => self.0.insert(i, (start, count)),
         }
     }
 
     fn used(&self, now: u64, length_ms: u64) -> u32 {
         let counted = self.0.iter().filter(|(start, _)| start + length_ms / BUCKETS + length_ms > now);
-        counted.map(|(_, count)| count).sum()
+        counted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 }
 
@@ -245,12 +292,48 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_does_not_stop_us() {
+    fn a_clock_that_was_set_back_neither_stops_us_nor_frees_us() {
+        for back in [HOUR_MS / 2, 30 * HOUR_MS] {
+            let mut state = State { written_ms: NOW + back, blocked_until_ms: NOW + back + 700, ..State::default() };
+            let slots: Vec<u64> = (0..4).map(|_| state.reserve(NOW + back, Some(2), Some(1200))).collect();
+            state.follow_clock(NOW);
+            state.forget(NOW);
+            let slot = state.reserve(NOW, Some(2), Some(1200));
+            assert!(slot > slots[3] - back && slot <= NOW + 3000, "{}", slot - NOW);
+        }
+    }
+
+    #[test]
+    fn slots_far_ahead_are_kept_and_impossible_ones_are_not() {
         let mut state = State::default();
-        let day = 24 * HOUR_MS;
-        assert!((0..10).map(|_| state.reserve(NOW + day, Some(2), Some(10))).all(|slot| slot > NOW));
-        state.forget(NOW);
-        assert_eq!(state.reserve(NOW, Some(2), Some(10)), NOW);
+        let reserve = |state: &mut State| {
+            state.forget(NOW);
+            state.reserve(NOW, None, Some(1))
+        };
+        let slots: Vec<u64> = (0..8).map(|_| reserve(&mut state)).collect();
+        assert!(slots[7] >= NOW + 7 * HOUR_MS, "one an hour, whoever asks");
+        let broken = Window(vec![(u64::MAX, u32::MAX), (5, 1), (NOW, u32::MAX), (NOW, u32::MAX)]);
+        let mut state = State { blocked_until_ms: u64::MAX, last_ms: u64::MAX, hour: broken, ..State::default() };
+        assert!(reserve(&mut state) <= NOW + 2 * HOUR_MS);
+        assert_eq!(state.hour.used(NOW, HOUR_MS), u32::MAX);
+    }
+
+    #[test]
+    fn without_limits_nobody_waits_for_slots_of_another_time() {
+        let mut state = State { last_ms: NOW + HOUR_MS, ..State::default() };
+        assert_eq!(state.reserve(NOW, None, None), NOW);
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_when_it_stops() {
+        let pipeline = "[pipeline]\nname = 't'\n[api]\nbase_url = 'http://localhost:1'";
+        let pipeline = crate::pipeline::Pipeline::parse(std::path::Path::new("pipeline.toml"), pipeline).unwrap();
+        let limiter = Limiter::new(&pipeline.paths, &pipeline.api);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| limiter.sleep(Duration::from_secs(3600)));
+            limiter.stop();
+            assert!(!sleeper.join().unwrap());
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use ureq::Agent;
 use ureq::http::Response;
 
-use super::outcome::{Head, TRIES, Verdict, describe, is_html, judge, judge_fault};
+use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
 use super::token::Authorization;
 use crate::cli::Context;
 use crate::error::{Error, Result};
@@ -75,6 +75,12 @@ impl Client {
         })
     }
 
+    /// Ends all waiting in this process, since nothing more is to be asked for: a fetch that has failed
+    /// does not wait an hour for the slots that its other threads hold.
+    pub fn stop(&self) {
+        self.limiter.stop();
+    }
+
     /// The full address of a path, as messages name it.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base_url)
@@ -101,10 +107,15 @@ impl Client {
                 None => request,
             };
             let outcome = self.counted(request.call()).and_then(&read);
-            if let (Err(Verdict::Unauthorized { .. }), Some(token)) = (&outcome, &bearer) {
-                self.authorization.refused(token).map_err(Stop::Error)?;
+            match (outcome, &bearer) {
+                (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
+                    self.authorization.refused(token).map_err(Stop::Error)?;
+                    Err(Stop::Verdict(Verdict::Unauthorized { why }))
+                }
+                // There is no other token to be had.
+                (Err(Verdict::Unauthorized { why }), _) => Err(Stop::Verdict(Verdict::Fail { why })),
+                (outcome, _) => outcome.map_err(Stop::Verdict),
             }
-            outcome.map_err(Stop::Verdict)
         })
     }
 
@@ -164,9 +175,10 @@ pub struct Retry<'a> {
 }
 
 impl Retry<'_> {
-    /// Runs `attempt` until it succeeds, cannot succeed, or has been tried [`TRIES`] times.
+    /// Runs `attempt` until it succeeds, cannot succeed, has been tried [`TRIES`] times, or has been
+    /// put off [`PUT_OFFS`] times.
     pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
-        let mut tries = 0;
+        let (mut tries, mut put_offs) = (0, 0);
         loop {
             self.wait_for_slot(waiting)?;
             self.counts.requests.fetch_add(1, Ordering::Relaxed);
@@ -177,8 +189,14 @@ impl Retry<'_> {
             };
             let wait = match &verdict {
                 Verdict::Fail { why } => return Err(self.failure(why, "The answer is final.")),
-                // A limit of the server's is no fault of the request: it is waited for however often it takes.
-                Verdict::Wait { wait, .. } => *wait,
+                // A limit of the server's is no fault of the request, and is waited for more patiently.
+                Verdict::Wait { wait, .. } => {
+                    put_offs += 1;
+                    if put_offs == PUT_OFFS {
+                        return Err(self.failure(verdict.why(), &format!("It was put off {PUT_OFFS} times.")));
+                    }
+                    *wait
+                }
                 Verdict::Again { .. } | Verdict::Unauthorized { .. } => {
                     tries += 1;
                     if tries == TRIES {
@@ -192,9 +210,16 @@ impl Retry<'_> {
             if matches!(verdict, Verdict::Wait { .. }) {
                 self.limiter.block(wait)?;
             } else {
-                std::thread::sleep(wait);
+                self.sleep(wait)?;
             }
         }
+    }
+
+    fn sleep(&self, wait: Duration) -> Result<()> {
+        if self.limiter.sleep(wait) {
+            return Ok(());
+        }
+        Err(Error::failed(format!("could not {}: another request failed first", self.what)))
     }
 
     /// Reserves a slot and waits for it. The server may have closed the door meanwhile: then anew.
@@ -207,7 +232,7 @@ impl Retry<'_> {
                 log::info!(target: self.stage, "{note}");
                 waiting(&note);
             }
-            std::thread::sleep(wait);
+            self.sleep(wait)?;
             if self.limiter.blocked_for()?.is_zero() {
                 return Ok(());
             }

@@ -6,16 +6,15 @@
 //! | 200 with HTML (a bot filter's page), or with what is not the expected JSON | again |
 //! | 304 and other 2xx | again: not asked for |
 //! | 3xx | fail: following it would give the token to another place |
-//! | 401 | another token, then again |
+//! | 401 | another token, then again; fail where there is no other |
 //! | 403, 404 with HTML (bot filter, a proxy's page) | again |
 //! | 4xx with JSON, or with nothing | fail with the server's own message |
-//! | 429 | again after `Retry-After`, for all processes |
-//! | 503 with `Retry-After` | again after it, for all processes |
+//! | 429, 503 with `Retry-After` | put off until then, for all processes; fail if that is hours away |
 //! | 5xx | again |
 //! | connection refused, reset, closed early, timed out, wrong length | again |
 //! | a body above the size limit, a wrong address, a failed TLS handshake | fail |
 //!
-//! "Again" is at most [`TRIES`] times with growing, jittered waits.
+//! "Again" is at most [`TRIES`] times with growing, jittered waits; "put off" at most [`PUT_OFFS`] times.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +22,13 @@ use crate::error::excerpt;
 
 /// How often one request is sent before it is given up. With the waits between, about a minute.
 pub const TRIES: u32 = 7;
+
+/// How often one request is put off by the server's limits before it is given up.
+pub const PUT_OFFS: u32 = 20;
+
+// The limits count a second and an hour. Without `Retry-After` it is by far more likely the second.
+const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
+const LONGEST_PUT_OFF: Duration = Duration::from_secs(2 * 3600);
 
 /// A judged attempt that gave nothing to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +72,8 @@ pub fn judge(head: &Head, body: &[u8], now: SystemTime) -> Verdict {
     let wait = head.retry_after.and_then(|text| retry_after(text, now));
     match head.status {
         401 => Verdict::Unauthorized { why },
-        // Without the header, a second: the per-second limit is by far the more likely one.
-        429 => Verdict::Wait { why, wait: wait.unwrap_or(Duration::from_secs(1)) },
-        503 if wait.is_some() => Verdict::Wait { why, wait: wait.unwrap_or_default() },
+        429 => put_off(why, wait.unwrap_or_default()),
+        503 if wait.is_some() => put_off(why, wait.unwrap_or_default()),
         300..=399 if head.status != 304 => {
             let to = head.location.map_or(String::new(), |to| format!(" to {}", excerpt(to, 200)));
             Verdict::Fail { why: format!("it redirects{to} ({}), where the token must not go", head.status) }
@@ -77,6 +82,13 @@ pub fn judge(head: &Head, body: &[u8], now: SystemTime) -> Verdict {
         400..=499 => Verdict::Fail { why },
         _ => Verdict::Again { why },
     }
+}
+
+fn put_off(why: String, wait: Duration) -> Verdict {
+    if wait > LONGEST_PUT_OFF {
+        return Verdict::Fail { why: format!("{why}; it wants no request for {} s", wait.as_secs()) };
+    }
+    Verdict::Wait { why, wait: wait.max(SHORTEST_PUT_OFF) }
 }
 
 /// Judges a failure before there was an answer, or within its body.
@@ -186,7 +198,16 @@ mod tests {
         assert_eq!(wait(Some("3600")), 3600);
         assert_eq!(wait(Some("Thu, 01 Jan 1970 00:01:00 GMT")), 60);
         assert_eq!(wait(Some("soon")), 1);
+        assert_eq!(wait(Some("0")), 1);
         assert_eq!(wait(None), 1);
+    }
+
+    #[test]
+    fn a_server_that_wants_no_request_for_hours_is_not_waited_for() {
+        let head = Head { status: 429, content_type: "text/plain", retry_after: Some("99999"), location: None };
+        let verdict = judge(&head, b"no", SystemTime::UNIX_EPOCH);
+        let why = "it answered 429 text/plain: no; it wants no request for 99999 s";
+        assert_eq!(verdict, Verdict::Fail { why: why.into() });
     }
 
     #[test]

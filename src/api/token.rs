@@ -101,6 +101,11 @@ impl Authorization {
         }
     }
 
+    /// Whether another token can be had when the API refuses this one.
+    pub fn renews(&self) -> bool {
+        matches!(self, Authorization::OAuth2(_))
+    }
+
     /// The API refused this token: the next attempt, of any thread and process, uses another.
     pub fn refused(&self, token: &Secret) -> Result<()> {
         match self {

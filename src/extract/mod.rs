@@ -15,7 +15,7 @@ use clap::Parser;
 
 use crate::cli::Common;
 use crate::error::Result;
-use crate::pipeline::{Pipeline, Source, Stage};
+use crate::pipeline::{Pipeline, Stage};
 
 /// Filters fetched pages into the exports of stages
 ///
@@ -57,16 +57,14 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The stages of one source that wait for no other stage that is left, beginning with the first such.
 fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stage>> {
-    let waits = |stage: &Stage| {
-        let source = match &stage.source {
-            Source::From(name) => Some(name.as_str()),
-            Source::Fetch(_) => None,
-        };
-        // The pages of the source are there already; its export is not needed.
-        stage.needs().any(|name| Some(name) != source && left.iter().any(|other| other.name == name))
-    };
     let mut pass: Vec<&Stage> = Vec::new();
-    for stage in left.iter().filter(|stage| !waits(stage)) {
+    for stage in left {
+        // The exports that are read while this one is made. Not that of the source: its pages are there already.
+        let each = pipeline.source_of(stage)?.1.each.iter();
+        let mut read = each.chain(stage.with.iter().map(|(_, name)| name));
+        if read.any(|name| left.iter().any(|other| other.name == *name)) {
+            continue;
+        }
         let same = match pass.first() {
             Some(first) => pipeline.source_of(first)?.0.name == pipeline.source_of(stage)?.0.name,
             None => true,

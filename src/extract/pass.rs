@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde_json::value::RawValue;
 
 use super::jq::Filter;
-use super::source::{Page, Source};
+use super::source::{self, Page, Source};
 use super::spool::{Chunk, Conflict, Spool};
 use super::variables::{Export, Exports};
 use super::{Place, compile, json};
@@ -248,7 +248,10 @@ fn filter_some(
         let mut values = Vec::with_capacity(input.records.len());
         for record in &input.records {
             values.push(jaq_json::read::parse_single(record.get().as_bytes()).map_err(|cause| {
-                Error::failed(format!("a record cannot be read: {cause}")).at(source.place(input.place))
+                let what = source::half_character(record.get()).unwrap_or_else(|| cause.to_string());
+                Error::failed(format!("a record cannot be read: {what}"))
+                    .at(source.place(input.place))
+                    .detail("All exports are as they were.")
             })?);
         }
         let value = if slurped { Val::Arr(values.into()) } else { values.pop().unwrap_or_default() };

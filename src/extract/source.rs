@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Place;
 use super::variables::Export;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::files;
 use crate::paths::page_file;
 use crate::pipeline::{Pipeline, Records, Stage};
@@ -112,10 +112,35 @@ impl Source {
             let records = self.split(page, &text).ok()?;
             let members: std::collections::HashMap<&str, &RawValue> =
                 serde_json::from_str(records.get(number)?.get()).ok()?;
-            Some(format!(" (id {})", crate::error::excerpt(members.get("id")?.get(), 40)))
+            Some(format!(" (id {})", excerpt(members.get("id")?.get(), 40)))
         });
         format!("{}, record {}{}", page.shown, number + 1, id.unwrap_or_default())
     }
+}
+
+/// What is wrong with the first string of valid JSON that names half a character: of a pair of
+/// surrogates (`\ud83d\ude00` is one emoji) the one without the other. JSON's grammar allows it, no
+/// text can hold it.
+pub fn half_character(json: &str) -> Option<String> {
+    let bytes = json.as_bytes();
+    let mut member = "";
+    let mut at = 0;
+    while let Some(start) = json[at..].find('"').map(|offset| at + offset + 1) {
+        let mut end = start;
+        while bytes[end] != b'"' {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        let text = &json[start..end];
+        at = end + 1;
+        if serde_json::from_str::<String>(&json[start - 1..at]).is_err() {
+            let text = excerpt(text, 60);
+            return Some(format!("the string \"{text}\" of `{}` holds half a character", excerpt(member, 60)));
+        }
+        if json[at..].trim_start().starts_with(':') {
+            member = text;
+        }
+    }
+    None
 }
 
 /// How deep arrays and objects are nested in valid JSON.
@@ -144,7 +169,14 @@ fn depth(json: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::depth;
+    use super::{depth, half_character};
+
+    #[test]
+    fn half_a_character_is_found_with_its_member() {
+        assert_eq!(half_character(r#"{"a":"\\ud800","b":["\ud83d\ude00\"",1]}"#), None);
+        let text = r#"{"a":"\"", "b" : ["x", {"c": "y\ude00"}]}"#;
+        assert_eq!(half_character(text).unwrap(), r#"the string "y\ude00" of `c` holds half a character"#);
+    }
 
     #[test]
     fn depth_counts_brackets_but_not_those_in_strings() {

@@ -42,10 +42,10 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("fetch")?;
     args.api.apply(&mut context.pipeline)?;
-    let client = Client::open(&context)?;
+    let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {
         match stage.fetch() {
-            Some(fetch) => run_stage(&context, &client, stage, fetch)?,
+            Some(fetch) => stages.push((stage, fetch)),
             None if args.stages.is_empty() => {}
             None => {
                 let place = context.pipeline.place(stage.line);
@@ -53,7 +53,8 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
     }
-    Ok(())
+    let client = Client::open(&context)?;
+    stages.into_iter().try_for_each(|(stage, fetch)| run_stage(&context, &client, stage, fetch))
 }
 
 fn run_stage(context: &Context, client: &Client, stage: &Stage, fetch: &Fetch) -> Result<()> {
@@ -63,11 +64,11 @@ fn run_stage(context: &Context, client: &Client, stage: &Stage, fetch: &Fetch) -
     let started_at = logs::now();
     let (requests, retries) = counts(client);
 
+    let mut inputs = BTreeMap::new();
+    let plans = plan::series(&context.pipeline, stage, fetch, &mut inputs)?;
     let folder = paths.pages_under_way(name);
     files::remove_dir(&folder)?;
     files::create_dir(&folder)?;
-    let mut inputs = BTreeMap::new();
-    let plans = plan::series(&context.pipeline, stage, fetch, &mut inputs)?;
     let task = Task::start(name, "fetch", "pages", None);
     let series = pool::fetch_all(client, name, fetch, plans, &folder, context.pipeline.api.limits.in_flight, &task);
     let series = series.map_err(|error| {

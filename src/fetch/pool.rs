@@ -1,6 +1,7 @@
 //! Several requests under way at a time, over all series of a stage.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -28,9 +29,15 @@ pub fn fetch_all(
     in_flight: usize,
     task: &Task,
 ) -> Result<Vec<receipt::Series>> {
-    let series: Vec<_> =
-        plans.into_iter().map(|plan| Entry { series: Series::new(plan, fetch.page), tries: 1, whole: None }).collect();
-    let board = Board { open: (0..series.len()).collect(), left: series.len(), series, failure: None };
+    let series = plans.into_iter().map(|plan| Entry {
+        series: Series::new(plan, fetch.page),
+        open: true,
+        tries: 1,
+        whole: None,
+    });
+    let series: Vec<_> = series.collect();
+    let (open, left, pages) = ((0..series.len()).collect(), series.len(), series.len() as u64);
+    let board = Board { series, open, left, pages, failure: None };
     let pool = Pool { client, stage, fetch, folder, task, board: Mutex::new(board), changed: Condvar::new() };
     std::thread::scope(|scope| {
         for _ in 0..in_flight {
@@ -61,12 +68,16 @@ struct Board {
     open: VecDeque<usize>,
     /// Series that are not whole.
     left: usize,
+    /// Pages to read in all, as far as it is known; those that were read in vain count too.
+    pages: u64,
     /// The first failure: it ends the fetch.
     failure: Option<Error>,
 }
 
 struct Entry {
     series: Series,
+    /// It stands in [`Board::open`].
+    open: bool,
     tries: u32,
     whole: Option<receipt::Series>,
 }
@@ -82,9 +93,14 @@ struct Job {
 impl Pool<'_> {
     fn work(&self) {
         while let Some(job) = self.next() {
-            if let Err(error) = self.fetch_page(&job) {
+            // A panic that ended this thread would leave the others waiting for its page.
+            let fetched = catch_unwind(AssertUnwindSafe(|| self.fetch_page(&job))).unwrap_or_else(|_| {
+                Err(Error::failed(format!("a bug of mirror42 stopped the fetch of `{}`", self.client.url(&job.path))))
+            });
+            if let Err(error) = fetched {
                 self.board().failure.get_or_insert(error);
                 self.changed.notify_all();
+                self.client.stop();
             }
         }
     }
@@ -114,9 +130,13 @@ impl Pool<'_> {
         files::write(&page_file(self.folder, job.key.as_deref(), job.number), &page.body)?;
         self.task.add(1);
         let mut board = self.board();
-        board.series[job.series].series.take(job.number, page);
+        let series = &mut board.series[job.series].series;
+        let before = series.count().unwrap_or(1);
+        series.take(job.number, page);
+        let after = series.count().unwrap_or(1);
+        board.pages = (board.pages - before).saturating_add(after);
         self.settle(&mut board, job.series)?;
-        let pages: u64 = board.series.iter().map(|entry| entry.series.count().unwrap_or(1)).sum();
+        let pages = board.pages;
         drop(board);
         self.task.set_total(pages);
         self.changed.notify_all();
@@ -128,11 +148,7 @@ impl Pool<'_> {
         let entry = &mut board.series[index];
         match entry.series.state() {
             State::Waiting => {}
-            State::Open => {
-                if !board.open.contains(&index) {
-                    board.open.push_back(index);
-                }
-            }
+            State::Open => board.open(index),
             State::Whole(whole) => {
                 entry.whole = Some(whole);
                 board.left -= 1;
@@ -141,12 +157,14 @@ impl Pool<'_> {
                 let url = self.client.url(&entry.series.plan.path);
                 if entry.tries == SERIES_TRIES {
                     return Err(Error::failed(format!("could not read `{url}` whole: {why}"))
-                        .detail(format!("It was read {SERIES_TRIES} times, and moved each time.")));
+                        .detail(format!("It was read {SERIES_TRIES} times, and was not whole once.")));
                 }
                 entry.tries += 1;
-                log::warn!(target: self.stage, "`{url}` moved while it was read: {why}; reading it again ({} of {SERIES_TRIES})", entry.tries);
+                log::warn!(target: self.stage, "`{url}` is not whole: {why}; reading it again ({} of {SERIES_TRIES})", entry.tries);
+                let (expected, in_vain) = (entry.series.count().unwrap_or(1), entry.series.taken());
                 self.forget_pages(&mut entry.series)?;
-                board.open.push_back(index);
+                board.pages = (board.pages - expected).saturating_add(in_vain + 1);
+                board.open(index);
             }
         }
         Ok(())
@@ -171,7 +189,14 @@ impl Board {
                 return Some(Job { series: index, key: series.plan.key.clone(), number, path });
             }
             self.open.pop_front();
+            self.series[index].open = false;
         }
         None
+    }
+
+    fn open(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.series[index].open, true) {
+            self.open.push_back(index);
+        }
     }
 }

@@ -341,6 +341,20 @@ fn hash_of(parts: &[&str]) -> String {
     crate::files::hex(&hasher.finalize())
 }
 
+/// An address that paths can be put after, without the slash at its end; or what is wrong with it. It
+/// stands in messages and names files, so a password has no place in it.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map_or("", |rest| rest.split('/').next().unwrap_or(""));
+    if host.contains('@') {
+        return Err("holds a user or a password, which would show in messages".to_string());
+    }
+    if host.is_empty() || text.contains(['?', '#']) {
+        return Err(format!("is {text:?}, expected an address that begins with `https://` or `http://`"));
+    }
+    Ok(text.trim_end_matches('/').to_string())
+}
+
 /// The candidate that a misspelt `name` most likely meant, if one is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // 0.7 takes one or two slips in a word of eight letters, and leaves other words alone.

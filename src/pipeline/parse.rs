@@ -16,6 +16,7 @@ const MAX_DELETE: f64 = 0.2;
 // The slowest page logged from the real server took 21 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT: u32 = 8;
+const MOST_IN_FLIGHT: u32 = 256;
 const PAGE: Page = Page { style: PageStyle::PageNumber, size: 100, records: Records::Elements };
 
 pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
@@ -54,12 +55,9 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
 
 fn api(mut view: View) -> Result<Api> {
     let base_url = view.need("base_url")?;
-    let url = base_url.name()?;
-    if !(url.starts_with("https://") || url.starts_with("http://")) {
-        return Err(base_url.wrong("an address that begins with `https://` or `http://`"));
-    }
     let api = Api {
-        base_url: url.trim_end_matches('/').to_string(),
+        base_url: super::base_url(&base_url.name()?)
+            .map_err(|what| base_url.error(format!("`api.base_url` {what}")))?,
         auth: match view.take("auth") {
             Some(value) => auth(value.table()?)?,
             None => Auth::None,
@@ -103,10 +101,19 @@ fn limits(mut view: View) -> Result<Limits> {
     let limits = Limits {
         per_second: view.take("per_second").map(|value| value.count()).transpose()?,
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
-        in_flight: or(view.take("in_flight"), Value::count, IN_FLIGHT)? as usize,
+        in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
     };
     view.finish()?;
     Ok(limits)
+}
+
+/// Each request that is under way has a thread and a page in memory.
+fn in_flight(value: &Value) -> Result<u32> {
+    let count = value.count()?;
+    if count > MOST_IN_FLIGHT {
+        return Err(value.wrong(&format!("a whole number from 1 to {MOST_IN_FLIGHT}")));
+    }
+    Ok(count)
 }
 
 /// What the table does not say is as in `default`: the API's page for a stage, ours for the API.

@@ -109,6 +109,10 @@ impl<'a> View<'a> {
 }
 
 impl<'a> Value<'a> {
+    pub fn error(&self, message: String) -> Error {
+        self.text.error(self.start, message)
+    }
+
     /// An error about this value that says what was found and what was expected.
     pub fn wrong(&self, expected: &str) -> Error {
         let found = match &self.value {
@@ -120,7 +124,7 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "an array".to_string(),
             DeValue::Table(_) => "a table".to_string(),
         };
-        self.text.error(self.start, format!("`{}` is {found}, expected {expected}", self.key))
+        self.error(format!("`{}` is {found}, expected {expected}", self.key))
     }
 
     pub fn line(&self) -> usize {

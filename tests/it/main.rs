@@ -1,9 +1,13 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
 mod embedded;
+mod extract;
+mod fetch;
+mod fetch_faults;
 mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod simulator;
 mod space;
 mod validate;

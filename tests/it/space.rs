@@ -23,6 +23,7 @@ use tempfile::TempDir;
 pub struct Space {
     folder: TempDir,
     database: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// What a binary did.
@@ -36,7 +37,7 @@ pub struct Outcome {
 impl Space {
     /// An empty folder.
     pub fn new() -> Space {
-        Space { folder: open_folder(), database: None }
+        Space { folder: open_folder(), database: None, environment: Vec::new() }
     }
 
     /// With a database, which the binaries find in `DATABASE_URL`.
@@ -46,7 +47,13 @@ impl Space {
         let server = cluster();
         let mut admin = Client::connect(&format!("{server} dbname=postgres"), NoTls).unwrap();
         admin.batch_execute(&format!("create database {name}")).unwrap();
-        Space { folder: open_folder(), database: Some(format!("{server} dbname={name}")) }
+        Space { database: Some(format!("{server} dbname={name}")), ..Space::new() }
+    }
+
+    /// With a variable in the environment of its binaries.
+    pub fn with(mut self, name: &str, value: &str) -> Space {
+        self.environment.push((name.to_string(), value.to_string()));
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -108,6 +115,7 @@ impl Space {
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_mirror42")).with_file_name(binary));
         command.args(args).current_dir(self.path()).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(database) = &self.database {
             command.env("DATABASE_URL", database);
         }

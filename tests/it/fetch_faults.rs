@@ -1,0 +1,519 @@
+//! Fetching: whatever an API may answer ends with whole pages, or with a message and the pages of before.
+
+use std::fs;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::fetch::{assert_mirrors, done, failed, files, message, one_stage};
+use crate::simulator::{Reply, Server, Simulator};
+use crate::space::{Space, wait_until};
+
+const PASSING: [&str; 27] = [
+    "kind = 'server-error'; status = 500; page = 1",
+    "kind = 'server-error'; status = 502; page = 2",
+    "kind = 'server-error'; status = 503; page = 3",
+    "kind = 'server-error'; status = 504; page = 4",
+    "kind = 'server-error'; status = 503; retry_after = 1",
+    "kind = 'rate-limited'; page = 2",
+    "kind = 'rate-limited'; retry_after = 1; page = 2",
+    "kind = 'bot-403'; page = 2",
+    "kind = 'bot-200'; page = 2",
+    "kind = 'html-404'; page = 2",
+    "kind = 'reset'; page = 2",
+    "kind = 'truncated'; page = 2",
+    "kind = 'garbage'; page = 2",
+    "kind = 'invalid-utf8'; page = 2",
+    "kind = 'object'; page = 2",
+    "kind = 'empty-list'; page = 1",
+    "kind = 'empty-list'; page = 4",
+    "kind = 'wrong-total'; page = 1",
+    "kind = 'wrong-total'; page = 3",
+    "kind = 'missing-total'; page = 2",
+    "kind = 'drift-insert'; page = 2",
+    "kind = 'drift-remove'; page = 2",
+    "kind = 'drift-insert'; page = 4",
+    "kind = 'token-expired'; page = 1",
+    "kind = 'token-expired'; page = 3",
+    "kind = 'chunked'; times = 0",
+    "kind = 'slow'; ms = 100; times = 0",
+];
+
+#[test]
+fn a_fault_that_passes_leaves_no_trace() {
+    // Several at once, since they wait most of the time.
+    std::thread::scope(|scope| PASSING.chunks(7).for_each(|faults| drop(scope.spawn(|| pass(faults)))));
+}
+
+fn pass(faults: &[&str]) {
+    let simulator = Simulator::start("");
+    let space = simulator.project();
+    for fault in faults {
+        simulator.faults(&[fault]);
+        simulator.reset_stats();
+        done(&space, "mirror42-fetch", &["-q", "08_coalitions"]);
+        done(&space, "mirror42-extract", &["-q", "08_coalitions"]);
+        assert_mirrors(&space, &simulator, "08_coalitions");
+        let played = &simulator.stats()["faults_played"];
+        assert!(played.as_object().unwrap().values().all(|times| times.as_u64() > Some(0)), "{fault}: {played}");
+        assert_eq!(played.as_object().unwrap().len(), 1, "{fault}");
+    }
+}
+
+#[test]
+fn a_mixture_of_faults_on_every_twentieth_request_leaves_no_trace() {
+    let kinds = [
+        "rate-limited",
+        "server-error",
+        "bot-403",
+        "bot-200",
+        "html-404",
+        "token-expired",
+        "reset",
+        "truncated",
+        "garbage",
+        "invalid-utf8",
+        "empty-list",
+        "object",
+        "wrong-total",
+        "missing-total",
+        "chunked",
+    ];
+    for seed in ["42", "5"] {
+        let simulator = Simulator::start(&format!("--seed {seed}"));
+        let space = simulator.project();
+        done(&space, "mirror42-fetch", &["-q", "02_campus"]);
+        done(&space, "mirror42-extract", &["-q", "02_campus"]);
+        let rate = 0.05 / kinds.len() as f64;
+        let mut faults: Vec<String> = kinds.iter().map(|kind| format!("kind = '{kind}'; rate = {rate:.5}")).collect();
+        faults.push("kind = 'drift-insert'; after = 30; path = '/v2/coalitions'".to_owned());
+        faults.push("kind = 'drift-remove'; after = 2; path = '/v2/coalitions'".to_owned());
+        simulator.faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
+        done(&space, "mirror42-fetch", &["-q", "03_achievements", "08_coalitions"]);
+        assert!(simulator.stats()["faults_played"].as_object().unwrap().len() > 2, "{}", simulator.stats());
+        done(&space, "mirror42-extract", &["-q", "03_achievements", "04_campus_achievements", "08_coalitions"]);
+        for stage in ["03_achievements", "04_campus_achievements", "08_coalitions"] {
+            assert_mirrors(&space, &simulator, stage);
+        }
+    }
+}
+
+/// A fault that does not pass, and the words that end the fetch: the cause, and the detail.
+struct Lasting {
+    path: &'static str,
+    fault: &'static str,
+    cause: &'static str,
+    detail: &'static str,
+}
+
+const FINAL: &str = "The answer is final.";
+const TRIED: &str = "It was tried 7 times.";
+
+const LASTING: [Lasting; 19] = [
+    Lasting {
+        path: "/v2/coalitions",
+        fault: "kind = 'token-expired'",
+        cause: "it answered 401 application/json: Not authorized: The access token expired",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/users",
+        fault: "kind = 'server-error'; status = 502",
+        cause: "it answered 502 text/html: ",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/cursus_users",
+        fault: "kind = 'bot-403'",
+        cause: "it answered 403 text/html: ",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/projects_users",
+        fault: "kind = 'bot-200'",
+        cause: "it answered 200 text/html: ",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/achievements_users",
+        fault: "kind = 'html-404'",
+        cause: "it answered 404 text/html: ",
+        detail: TRIED,
+    },
+    Lasting { path: "/v2/coalitions_users", fault: "kind = 'reset'", cause: "the connection broke: ", detail: TRIED },
+    Lasting { path: "/v2/cursus/21/users", fault: "kind = 'hang'", cause: "no answer in time (", detail: TRIED },
+    Lasting {
+        path: "/v2/cursus/21/cursus_users",
+        fault: "kind = 'garbage'",
+        cause: "it answered what is not an array of records (",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{0}/users",
+        fault: "kind = 'object'",
+        cause: "it answered what is not an array of records (",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{0}/projects_users",
+        fault: "kind = 'missing-total'",
+        cause: "it answered without `X-Total`, so nothing tells whether the list is whole",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{0}/achievements",
+        fault: "kind = 'truncated'",
+        cause: "the connection broke: ",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{1}/achievements",
+        fault: "kind = 'invalid-utf8'",
+        cause: "it answered text that is not UTF-8 (",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{2}/achievements",
+        fault: "kind = 'rate-limited'; retry_after = 0",
+        cause: "it answered 429 text/plain: 429 Too Many Requests (Spam Rate Limit Exceeded)",
+        detail: "It was put off 20 times.",
+    },
+    Lasting {
+        path: "/v2/campus/{3}/achievements",
+        fault: "kind = 'json-error'; status = 400",
+        cause: "it answered 400 application/json: Bad Request: The simulator was told to refuse this",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{4}/achievements",
+        fault: "kind = 'json-error'; status = 403",
+        cause: "it answered 403 application/json: Bad Request: The simulator was told to refuse this",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{5}/achievements",
+        fault: "kind = 'json-error'; status = 404",
+        cause: "it answered 404 application/json: Bad Request: The simulator was told to refuse this",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{6}/achievements",
+        fault: "kind = 'rate-limited'; retry_after = 9999",
+        cause: "it answered 429 text/plain: 429 Too Many Requests (Spam Rate Limit Exceeded); it wants no request for 9999 s",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/coalitions",
+        fault: "kind = 'wrong-total'; page = 2",
+        cause: "`X-Total` was 350, and 351 on page 2",
+        detail: "It was read 5 times, and was not whole once.",
+    },
+    Lasting {
+        path: "/v2/achievements",
+        fault: "kind = 'empty-list'; page = 1",
+        cause: "page 1 of 11 has 0 records, not 100",
+        detail: "It was read 5 times, and was not whole once.",
+    },
+];
+
+#[test]
+fn a_fault_that_lasts_is_named_and_changes_nothing() {
+    // Each with a simulator and a folder of its own, since a 429 stops all and a refused token is refused to all; all
+    // at once, since they wait most of the time.
+    let groups = ["rate-limited", "token-expired", ""].map(|kind| {
+        let of_kind = |case: &&Lasting| case.fault.contains("rate-limited") || case.fault.contains("token-expired");
+        LASTING
+            .iter()
+            .filter(|case| if kind.is_empty() { !of_kind(case) } else { case.fault.contains(kind) })
+            .collect::<Vec<_>>()
+    });
+    std::thread::scope(|scope| {
+        groups.map(|cases| scope.spawn(move || last(&cases))).map(|group| group.join().unwrap())
+    });
+}
+
+fn last(cases: &[&Lasting]) {
+    let simulator = Simulator::start("");
+    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap().replace("30s", "500ms");
+    let campuses = simulator.table("campuses");
+    let paths: Vec<String> = cases
+        .iter()
+        .map(|case| match case.path.split_once('{') {
+            Some((before, rest)) => {
+                let (nth, after) = rest.split_once('}').unwrap();
+                format!("{before}{}{after}", campuses[nth.parse::<usize>().unwrap()]["id"])
+            }
+            None => case.path.to_owned(),
+        })
+        .collect();
+    let stage =
+        |(i, path): (usize, &String)| format!("[[stage]]\nname = \"s{i}\"\nfetch = \"{path}\"\nkey = [\"id\"]\n");
+    let stages: String = paths.iter().enumerate().map(stage).collect();
+    let space = simulator.space(&(api + &stages));
+    done(&space, "mirror42-fetch", &["-q"]);
+    done(&space, "mirror42-extract", &["-q"]);
+    let before = files(&space.paths().exports());
+    let fault = |(case, path): (&&Lasting, &String)| format!("{}; path = '{path}$'; times = 0", case.fault);
+    let faults: Vec<String> = cases.iter().zip(&paths).map(fault).collect();
+    simulator.faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let spawn = |i: usize| space.spawn("mirror42-fetch", &[&format!("s{i}")]);
+    let processes: Vec<Child> = (0..cases.len()).map(spawn).collect();
+    for ((case, path), process) in cases.iter().zip(&paths).zip(processes) {
+        let text = message(&ended(process, 1));
+        let of_series = case.detail.contains("whole");
+        let (what, page) = if of_series { ("read", "` whole") } else { ("fetch", "?page=1&per_page=100`") };
+        let start = format!("could not {what} `{}{path}{page}: {}", simulator.url, case.cause);
+        let end = format!("\n  detail: {}\n  detail: The pages of the last good fetch are kept.\n", case.detail);
+        assert!(text.starts_with(&start) && text.ends_with(&end), "expected\n{start} … {end}found\n{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+    }
+    let mut after = files(&space.paths().exports());
+    after.retain(|name, _| !name.contains("pages.new"));
+    assert!(before == after, "{:?}", after.keys());
+}
+
+fn ended(process: Child, code: i32) -> String {
+    let output = process.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    stderr
+}
+
+#[test]
+fn a_final_answer_is_asked_for_once_and_a_first_fetch_leaves_no_pages() {
+    let simulator = Simulator::start("");
+    let space = simulator.project();
+    simulator.faults(&["kind = 'json-error'; status = 404; times = 0"]);
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["08_coalitions"], 1),
+        format!(
+            "could not fetch `{}/v2/coalitions?page=1&per_page=100`: it answered 404 application/json: Bad Request: The \
+             simulator was told to refuse this\n  detail: The answer is final.\n  detail: No page is kept.\n",
+            simulator.url
+        )
+    );
+    assert_eq!(simulator.stats()["requests"]["coalitions"], 1);
+    assert!(!space.paths().pages("08_coalitions").exists() && !space.paths().receipt("08_coalitions").exists());
+}
+
+#[test]
+fn a_redirect_is_refused_and_the_token_is_not_sent_on() {
+    let elsewhere = Server::start("127.0.0.1:0", |_| Reply::json("[]").with("X-Total", 0));
+    let simulator = Simulator::start("");
+    let space = simulator.project();
+    simulator.faults(&[&format!("kind = 'redirect'; location = 'http://{}/sign_in'", elsewhere.address)]);
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["08_coalitions"], 1),
+        format!(
+            "could not fetch `{}/v2/coalitions?page=1&per_page=100`: it redirects to http://{}/sign_in (302), where the \
+             token must not go\n  detail: The answer is final.\n  detail: No page is kept.\n",
+            simulator.url, elsewhere.address
+        )
+    );
+    assert_eq!(elsewhere.requests(), 0);
+}
+
+#[test]
+fn an_answer_that_hangs_is_given_up_and_asked_for_again() {
+    let simulator = Simulator::start("");
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("30s", "300ms"));
+    simulator.faults(&["kind = 'hang'; page = 3"]);
+    done(&space, "mirror42-fetch", &["08_coalitions"]);
+    done(&space, "mirror42-extract", &["08_coalitions"]);
+    assert_mirrors(&space, &simulator, "08_coalitions");
+}
+
+#[test]
+fn a_failure_ends_the_waits_of_the_other_requests() {
+    // The first page of one series is put off for an hour, while that of the other is refused.
+    let server = Server::start("127.0.0.1:0", |path| match path.starts_with("/things/1/") {
+        true => Reply::json("[]")
+            .with("X-Hourly-RateLimit-Limit", 1)
+            .with("X-Hourly-RateLimit-Remaining", 0)
+            .with("X-Total", 0),
+        false => {
+            std::thread::sleep(Duration::from_millis(300));
+            Reply { status: 404, ..Reply::json("{}") }
+        }
+    });
+    let parts = "[[stage]]\nname = \"parts\"\nfetch = \"/things/{id}/parts\"\neach = \"things\"\nkey = [\"id\"]\n";
+    let space = one_stage(&format!("http://{}", server.address), parts);
+    space.write(
+        "pipeline.toml",
+        &fs::read_to_string(space.path().join("pipeline.toml"))
+            .unwrap()
+            .replace("timeout", "limits = { in_flight = 2 }\ntimeout"),
+    );
+    space.export("things", &[r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":3}"#]);
+    let began = Instant::now();
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["parts"], 1),
+        format!(
+            "could not fetch `http://{}/things/2/parts?page=1&per_page=100`: it answered 404 application/json: {{}}\n  \
+             detail: The answer is final.\n  detail: No page is kept.\n",
+            server.address
+        )
+    );
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_total_that_cannot_be_is_refused() {
+    let server =
+        Server::start("127.0.0.1:0", |_| Reply::json("[{\"id\":1}]").with("X-Total", u64::MAX).with("X-Per-Page", 1));
+    let parts = "[[stage]]\nname = \"parts\"\nfetch = \"/things/{id}/parts\"\neach = \"things\"\nkey = [\"id\"]\n";
+    let space = one_stage(&format!("http://{}", server.address), parts);
+    space.export("things", &[r#"{"id":1}"#, r#"{"id":2}"#]);
+    let text = failed(&space, "mirror42-fetch", &["parts"], 1);
+    let end = "whole: `X-Total` is 18446744073709551615\n  detail: It was read 5 times, and was not whole once.\n  \
+               detail: No page is kept.\n";
+    assert!(text.ends_with(end), "{text}");
+}
+
+#[test]
+fn a_server_that_gives_smaller_pages_without_a_word_is_found_out() {
+    let server = Server::start("127.0.0.1:0", |_| {
+        let records: Vec<String> = (0..30).map(|id| format!("{{\"id\":{id}}}")).collect();
+        Reply::json(format!("[{}]", records.join(","))).with("X-Total", 60)
+    });
+    let space = one_stage(&format!("http://{}", server.address), "");
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["things"], 1),
+        format!(
+            "could not read `http://{}/things` whole: `X-Total` is 60, and 30 records came\n  \
+             detail: It was read 5 times, and was not whole once.\n  detail: No page is kept.\n",
+            server.address
+        )
+    );
+}
+
+#[test]
+fn a_fixed_token_that_is_refused_is_not_tried_again() {
+    let server =
+        Server::start("127.0.0.1:0", |_| Reply { status: 401, ..Reply::json(r#"{"error":"Not authorized"}"#) });
+    let space = one_stage("http://127.0.0.1:1", "")
+        .with("TOKEN", "fixed")
+        .with("MIRROR42_API_URL", &format!("http://{}", server.address));
+    let text = fs::read_to_string(space.path().join("pipeline.toml")).unwrap();
+    space.write(
+        "pipeline.toml",
+        &text.replace("timeout", "auth = { kind = \"bearer\", token_env = \"TOKEN\" }\ntimeout"),
+    );
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &[], 1),
+        format!(
+            "could not fetch `http://{}/things?page=1&per_page=100`: it answered 401 application/json: Not authorized\n  \
+             detail: The answer is final.\n  detail: No page is kept.\n",
+            server.address
+        )
+    );
+    assert_eq!(server.requests(), 1);
+}
+
+#[test]
+fn credentials_that_are_wrong_or_missing_are_told() {
+    let simulator = Simulator::start("");
+    let space = simulator.project().with("FT_CLIENT_SECRET", "wrong");
+    let text = failed(&space, "mirror42-fetch", &["08_coalitions"], 1);
+    let start = format!(
+        "could not get a token from `{}/oauth/token`: it answered 401 application/json: invalid_client: ",
+        simulator.url
+    );
+    let end = "\n  detail: The answer is final.\n  detail: No page is kept.\n  hint: Check the client id and the client secret.\n";
+    assert!(text.starts_with(&start) && text.ends_with(end), "{text}");
+    let space = Space::new().file("pipeline.toml", include_str!("../../pipeline.toml"));
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["08_coalitions"], 2),
+        "the API's client id is not set\n  hint: Put it into the environment variable `FT_CLIENT_ID`, or into a file \
+         `.env` beside the pipeline (mode 0600).\n"
+    );
+}
+
+#[test]
+fn a_limiter_file_that_cannot_be_understood_is_begun_anew() {
+    let simulator = Simulator::start("--limits 20/1200");
+    let space = simulator.project();
+    let port = simulator.url.rsplit(':').next().unwrap();
+    let file = format!(".mirror42/limiter-127.0.0.1_{port}.json");
+    let huge = u64::MAX;
+    for text in [
+        String::new(),
+        "{\"blocked_until_ms\":17".to_owned(),
+        "\0\0\0\0".to_owned(),
+        "[1, 2, 3]".to_owned(),
+        format!(
+            "{{\"blocked_until_ms\":{huge},\"last_ms\":{huge},\"second\":[[{huge},1]],\"hour\":[[{huge},4294967295],[5,1]]}}"
+        ),
+    ] {
+        space.write(&file, &text);
+        let began = Instant::now();
+        done(&space, "mirror42-fetch", &["08_coalitions"]);
+        assert!(began.elapsed() < Duration::from_secs(3), "{text}");
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(space.path().join(&file)).unwrap()).unwrap();
+        assert_eq!(state["server_per_hour"], 1200, "{text}");
+    }
+}
+
+#[test]
+fn stages_and_limits_that_do_not_exist_are_told() {
+    let space = Space::new().file("pipeline.toml", include_str!("../../pipeline.toml"));
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["08_coalition"], 2),
+        "no stage is called `08_coalition`\n  at: pipeline.toml\n  hint: Did you mean `08_coalitions`?\n"
+    );
+    let space = space.with("FT_CLIENT_ID", "a").with("FT_CLIENT_SECRET", "b");
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["06_campus_projects"], 2),
+        "stage `06_campus_projects` fetches nothing: it has `from`\n  at: pipeline.toml:79\n"
+    );
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["03_achievements"], 1),
+        "stage `03_achievements` fetches once per record of `exports/02_campus/all.json`, which is not there\n  \
+         at: pipeline.toml:43\n  hint: Run `mirror42-fetch 02_campus` and `mirror42-extract 02_campus` first, or \
+         `mirror42 run`.\n"
+    );
+    let wrong = [
+        (
+            "in_flight = 8",
+            "in_flihgt = 8",
+            "unknown key `in_flihgt` in `[api.limits]`\n  at: pipeline.toml:15:47\n  hint: Did you mean `in_flight`?\n",
+        ),
+        (
+            "in_flight = 8",
+            "in_flight = 257",
+            "`api.limits.in_flight` is 257, expected a whole number from 1 to 256\n  at: pipeline.toml:15:59\n",
+        ),
+        (
+            "https://api",
+            "https://me:secret@api",
+            "`api.base_url` holds a user or a password, which would show in messages\n  at: pipeline.toml:13:12\n",
+        ),
+        (
+            "https://api.intra.42.fr",
+            "api.intra.42.fr",
+            "`api.base_url` is \"api.intra.42.fr\", expected an address that begins with `https://` or `http://`\n  \
+             at: pipeline.toml:13:12\n",
+        ),
+        (
+            "duplicates",
+            "duplicate ",
+            "unknown key `duplicate` in `[stage]`\n  at: pipeline.toml:55:1\n  hint: Did you mean `duplicates`?\n",
+        ),
+    ];
+    for (good, bad, text) in wrong {
+        space.write("pipeline.toml", &include_str!("../../pipeline.toml").replacen(good, bad, 1));
+        assert_eq!(failed(&space, "mirror42-fetch", &[], 2), text);
+    }
+}
+
+#[test]
+fn a_request_that_is_under_way_when_its_series_breaks_is_waited_for() {
+    let simulator = Simulator::start("");
+    let space = simulator.project();
+    simulator.faults(&["kind = 'wrong-total'; page = 2", "kind = 'slow'; ms = 400; page = 4"]);
+    done(&space, "mirror42-fetch", &["08_coalitions"]);
+    done(&space, "mirror42-extract", &["08_coalitions"]);
+    assert_mirrors(&space, &simulator, "08_coalitions");
+    assert_eq!(files(&space.paths().pages("08_coalitions")).len(), 4);
+    wait_until("nothing is under way", || simulator.stats()["in_flight"] == 0);
+}
