@@ -15,7 +15,9 @@ pub mod pg;
 pub mod pipeline;
 pub mod progress;
 pub mod receipt;
+pub mod rotate;
 pub mod simulate;
+pub mod token;
 pub mod validate;
 
 #[global_allocator]

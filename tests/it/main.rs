@@ -4,5 +4,7 @@ mod embedded;
 mod load;
 mod load_crash;
 mod load_refusals;
+mod rotate;
 mod space;
+mod token;
 mod validate;
