@@ -188,7 +188,7 @@ pub fn excerpt(text: &str, max: usize) -> String {
 }
 
 /// Messages of other libraries begin with a capital; ours do not, since they stand in mid-line.
-fn lower_first(text: &str) -> String {
+pub fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod driver;
 pub mod error;
 pub mod export;
 pub mod extract;

@@ -53,7 +53,24 @@ pub fn timestamp(at: jiff::Timestamp) -> String {
     format!("{at:.3}")
 }
 
+/// Prints a line that another process has logged: it has written its own file.
+pub fn relay(level: Level, stage: &str, message: &str) {
+    if let Some(logger) = LOGGER.get() {
+        logger.print(level, stage, message);
+    }
+}
+
 impl Logger {
+    /// Shows a line on the standard error, if its level is high enough.
+    fn print(&self, level: Level, stage: &str, message: &str) {
+        if level <= self.console {
+            progress::print(&match self.format {
+                Format::Text => console_line(level, stage, message),
+                Format::Json => json_line(&now(), level, stage, message),
+            });
+        }
+    }
+
     /// The stage a line is about: its target, unless that is a module of this or another crate.
     fn stage<'a>(&self, target: &'a str) -> &'a str
     where
@@ -77,15 +94,9 @@ impl Log for Logger {
         }
         let stage = self.stage(record.target());
         let message = printable(&record.args().to_string());
-        let time = now();
-        if record.level() <= self.console {
-            let line = match self.format {
-                Format::Text => console_line(record.level(), stage, &message),
-                Format::Json => json_line(&time, record.level(), stage, &message),
-            };
-            progress::print(&line);
-        }
+        self.print(record.level(), stage, &message);
         if record.level() <= Level::Info {
+            let time = now();
             let line = format!("{time} {:5} {stage}: {message}\n", record.level());
             let path = self.folder.join(format!("{stage}.log"));
             // One write of a whole line to a file opened for appending: lines of several processes do

@@ -60,7 +60,12 @@ impl Paths {
 
     /// Held by the process that writes into the folder of a stage.
     pub fn stage_lock(&self, stage: &str) -> PathBuf {
-        self.state().join(format!("{stage}.lock"))
+        self.state().join("locks").join(stage)
+    }
+
+    /// Says that the mirror in this folder is the demo's, and of which day.
+    pub fn demo(&self) -> PathBuf {
+        self.state().join("demo")
     }
 
     pub fn token(&self) -> PathBuf {

@@ -19,8 +19,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_LIMIT_BYTES: u64 = 256 << 20;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
-// Below this a wait is not worth a line.
-const NOTEWORTHY: Duration = Duration::from_secs(5);
+// With several requests under way, each waits some seconds for its slot: that is no news.
+const NOTEWORTHY: Duration = Duration::from_secs(60);
 
 /// An answer with status 200.
 #[derive(Debug)]

@@ -178,9 +178,10 @@ pub fn jobs<'a>(tx: &mut Transaction, pipeline: &'a Pipeline, exports: Vec<Expor
     Ok(jobs)
 }
 
-/// In messages of Postgres this name is followed by `, line`; it has no comma, and nothing else is called so.
+/// Needs no quotes, so that Postgres writes it in its messages as it is here, and is short enough not to be cut.
 fn delta_name(place: usize, table: &str) -> String {
-    let plain: String = table.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(40).collect();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let plain: String = table.chars().map(plain).take(40).collect();
     format!("mirror42_delta_{place}_{plain}")
 }
 

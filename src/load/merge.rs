@@ -251,8 +251,20 @@ pub fn set_foreign_keys_aside<'a>(tx: &mut Transaction, jobs: impl Iterator<Item
         drop.push_str(&format!("alter table {table} drop constraint {name};"));
         restore.push_str(&format!("alter table {table} add constraint {name} {};", key.definition));
     }
-    tx.batch_execute(&drop).map_err(|error| failure("could not set the foreign keys aside", &error))?;
+    execute_all(tx, &drop, "could not set the foreign keys aside")?;
     Ok(restore)
+}
+
+/// Puts the foreign keys back that [`set_foreign_keys_aside`] took off.
+pub fn restore_foreign_keys(tx: &mut Transaction, restore: &str) -> Result<()> {
+    execute_all(tx, restore, "could not put the foreign keys back")
+}
+
+fn execute_all(tx: &mut Transaction, statements: &str, doing: &str) -> Result<()> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    tx.batch_execute(statements).map_err(|error| failure(doing, &error))
 }
 
 /// SQL for the columns of `row` as an object, each once.

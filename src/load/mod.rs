@@ -205,7 +205,7 @@ fn write(tx: &mut Transaction, work: &mut [Work], run_id: &str) -> Result<()> {
         log::debug!(target: job.stage_name(), "written in {} ms", began.elapsed().as_millis());
         *duration_ms += began.elapsed().as_millis();
     }
-    tx.batch_execute(&restore).map_err(|error| failure("could not restore the foreign keys", &error))
+    merge::restore_foreign_keys(tx, &restore)
 }
 
 fn record_run(tx: &mut Transaction, pipeline: &Pipeline, jobs: &[Job], run_id: &str) -> Result<()> {

@@ -17,7 +17,7 @@ use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-use crate::error::{Error, Result, excerpt};
+use crate::error::{Error, Result, excerpt, lower_first};
 use crate::paths::Paths;
 use crate::pipeline::Secret;
 
@@ -67,6 +67,27 @@ fn config_of(url: &Secret) -> Result<Config> {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
     Ok(config)
+}
+
+/// The variables by which libpq's programs find the database that `url` means. A command line can be
+/// read by every user of the machine, the environment cannot.
+pub fn libpq_environment(url: &Secret) -> Result<Vec<(&'static str, String)>> {
+    let config = config_of(url)?;
+    let text = |text: Option<&str>| text.map(str::to_string);
+    let host = config.get_hosts().first().map(|host| match host {
+        Host::Tcp(host) => host.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
+    });
+    let variables = [
+        ("PGHOST", host),
+        ("PGHOSTADDR", config.get_hostaddrs().first().map(ToString::to_string)),
+        ("PGPORT", config.get_ports().first().map(ToString::to_string)),
+        ("PGUSER", text(config.get_user())),
+        ("PGPASSWORD", config.get_password().map(|password| String::from_utf8_lossy(password).into_owned())),
+        ("PGDATABASE", text(config.get_dbname())),
+        ("PGOPTIONS", text(config.get_options())),
+    ];
+    Ok(variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 /// Connects, or says to whom it could not.
@@ -126,7 +147,7 @@ fn cause_text(error: &postgres::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    lower_first(&cause.to_string())
 }
 
 /// `name` as SQL takes it literally.

@@ -171,3 +171,15 @@ fn a_load_is_in_the_ledger_once() {
             .starts_with("mirror42-load: error: a load called `x` is in the ledger already\n")
     );
 }
+
+#[test]
+fn a_database_that_cannot_be_reached_is_named_without_its_password() {
+    let space = project();
+    let outcome = space.run("mirror42-load", &["-q", "--database-url", "postgresql://me:hush@127.0.0.1:1/mirror"]);
+    assert_eq!(outcome.code, Some(1));
+    assert_eq!(
+        outcome.stderr,
+        "mirror42-load: error: could not connect to database `mirror` on `127.0.0.1:1` as `me`: connection refused \
+         (os error 111)\n  hint: Check that the server runs and that `DATABASE_URL` names it.\n"
+    );
+}

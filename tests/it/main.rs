@@ -4,6 +4,7 @@ mod embedded;
 mod load;
 mod load_crash;
 mod load_refusals;
+mod load_values;
 mod rotate;
 mod space;
 mod token;

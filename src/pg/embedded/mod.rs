@@ -13,6 +13,7 @@ mod postmaster;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use postgres::error::SqlState;
@@ -20,7 +21,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::failure;
 use crate::error::{Error, Result};
-use crate::files::Lock;
+use crate::files::{self, Lock};
 use crate::paths::Paths;
 
 use binaries::Binaries;
@@ -28,6 +29,9 @@ use cluster::Cluster;
 
 /// The superuser of the cluster, and the database in it.
 const NAME: &str = "mirror42";
+
+/// A cluster as small as a mirror is recovered in seconds.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 const IN_URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
@@ -62,6 +66,19 @@ impl Server {
         config
     }
 
+    /// As [`Server::open`], after the recovery of a server that another process has started.
+    fn open_when_ready(&self, step: &str) -> Result<Client, postgres::Error> {
+        let began = Instant::now();
+        loop {
+            match self.open(step) {
+                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) && began.elapsed() < RECOVERY => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// A session on the database, which is created if it is not there.
     fn open(&self, step: &str) -> Result<Client, postgres::Error> {
         match self.config(NAME, step).connect(NoTls) {
@@ -91,7 +108,7 @@ pub fn connect(paths: &Paths, step: &str) -> Result<Client> {
         return Ok(client);
     }
     let server = start(paths)?;
-    server.open(step).map_err(|error| {
+    server.open_when_ready(step).map_err(|error| {
         failure("could not connect to the embedded server", &error)
             .at(server.socket.display().to_string())
             .detail(format!("Its log is `{}`.", cluster::log_of(&server.data).display()))
@@ -131,6 +148,23 @@ pub fn stop(paths: &Paths) -> Result<bool> {
     }
     cluster.stop(&Binaries::find(Some(cluster.major))?)?;
     Ok(true)
+}
+
+/// The server, running, with its database.
+pub fn started(paths: &Paths) -> Result<Server> {
+    drop(connect(paths, "start")?);
+    start(paths)
+}
+
+/// Stops the server and removes the cluster with all its data.
+pub fn remove(paths: &Paths) -> Result<()> {
+    stop(paths)?;
+    let place = paths.postgres();
+    let Some(cluster) = Cluster::open(paths)? else { return Ok(()) };
+    if place.is_symlink() {
+        files::remove(&place)?;
+    }
+    files::remove_dir(&cluster.data)
 }
 
 pub fn status(paths: &Paths) -> Result<Status> {

@@ -1,0 +1,75 @@
+//! The verb `db`: the embedded server by hand, and `psql` on whichever database the mirror is in.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use clap::Subcommand;
+
+use crate::cli::Context;
+use crate::error::{Error, Result};
+use crate::pg::{self, embedded};
+use crate::pipeline::Secret;
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Start the embedded server, if it does not run, and print its address
+    Start,
+    /// Stop the embedded server
+    Stop,
+    /// Say whether the embedded server runs
+    Status,
+    /// Print the database's address, for other programs (with its password, if it has one)
+    Url,
+    /// Open psql on the database; arguments after `--` go to psql
+    Psql {
+        #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+pub fn run(context: &Context, url: Option<&Secret>, verb: Verb) -> Result<()> {
+    let paths = &context.pipeline.paths;
+    match (verb, url) {
+        (Verb::Start | Verb::Stop | Verb::Status, Some(_)) => {
+            Err(Error::usage("the database is not the embedded one: `DATABASE_URL` or `--database-url` names another")
+                .hint("Start and stop it by its own means."))
+        }
+        (Verb::Start, None) => {
+            println!("{}", embedded::started(paths)?.url());
+            Ok(())
+        }
+        (Verb::Stop, None) => {
+            println!("{}", if embedded::stop(paths)? { "stopped" } else { "it did not run" });
+            Ok(())
+        }
+        (Verb::Status, None) => {
+            match embedded::status(paths)? {
+                embedded::Status::Absent => println!("absent: the first run makes it"),
+                embedded::Status::Stopped => println!("stopped"),
+                embedded::Status::Running(server) => println!("running: process {}, {}", server.pid, server.url()),
+            }
+            Ok(())
+        }
+        (Verb::Url, Some(url)) => {
+            println!("{}", url.reveal());
+            Ok(())
+        }
+        (Verb::Url, None) => {
+            println!("{}", embedded::started(paths)?.url());
+            Ok(())
+        }
+        (Verb::Psql { arguments }, url) => psql(context, url, &arguments),
+    }
+}
+
+/// Becomes psql. The address goes by the environment: command lines can be read by all.
+fn psql(context: &Context, url: Option<&Secret>, arguments: &[String]) -> Result<()> {
+    let server = match url {
+        Some(url) => url.clone(),
+        None => Secret::new(embedded::started(&context.pipeline.paths)?.url()),
+    };
+    let mut command = Command::new(embedded::psql()?);
+    command.envs(pg::libpq_environment(&server)?).args(arguments);
+    let program = command.get_program().to_string_lossy().into_owned();
+    Err(Error::failed(format!("could not start `{program}`: {}", command.exec())))
+}

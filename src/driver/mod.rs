@@ -1,0 +1,192 @@
+//! The driver: decides what is stale, runs the stage binaries as child processes, and tells of it.
+//!
+//! It adds nothing that a person with `make` could not do: every child is a command that works alone.
+
+mod child;
+mod db;
+mod demo;
+mod run;
+mod schedule;
+mod staleness;
+mod status;
+mod summary;
+
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::{ApiArgs, Common, Context, DatabaseArgs};
+use crate::error::{Error, Result};
+use crate::pg::{self, ledger};
+use crate::pipeline::Secret;
+use run::Options;
+use schedule::Targets;
+
+/// The names of the steps after the stages, as targets of `run`.
+const LOAD: &str = "load";
+const VALIDATE: &str = "validate";
+
+/// Keeps a Postgres database an exact, read-only mirror of a paged REST API
+///
+/// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed.
+#[derive(Parser, Debug)]
+#[command(name = "mirror42", version)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Bring everything up to date: fetch and extract what is stale, load, validate
+    ///
+    /// With names: these stages with what they need, and no load. `load` and `validate` are names
+    /// too: `load` brings all stages up to date and loads them, `validate` only validates.
+    Run {
+        /// Stages, `load` or `validate`
+        #[arg(value_name = "STAGE")]
+        targets: Vec<String>,
+        /// Do the named stages (or all) again whatever their receipts say
+        #[arg(long)]
+        force: bool,
+        /// Processes at a time
+        #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+        jobs: u16,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Say for every stage what would run, and why
+    Plan {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Say how old the mirror is and what is in it; fails when it is stale
+    Status {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Run the whole mirror on this machine: a simulated API and an embedded database
+    Demo {
+        #[command(flatten)]
+        demo: demo::DemoArgs,
+    },
+    /// The embedded database by hand
+    Db {
+        #[command(subcommand)]
+        verb: db::Verb,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let mut context = args.common.open("run")?;
+    match args.verb {
+        Verb::Run { targets, force, jobs, api, database } => {
+            api.apply(&mut context.pipeline)?;
+            let url = database.url(&context.secrets);
+            let targets = targets_of(&context, &targets, force)?;
+            let options =
+                Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
+            run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
+        }
+        Verb::Plan { api } => {
+            api.apply(&mut context.pipeline)?;
+            status::plan(&context)
+        }
+        Verb::Status { api, database } => {
+            api.apply(&mut context.pipeline)?;
+            status::status(&context, database.url(&context.secrets).as_ref())
+        }
+        Verb::Demo { demo } => run_demo(context, &args.common, &demo),
+        Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
+    }
+}
+
+fn options(common: &Common) -> Options {
+    let run_id = format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id());
+    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id }
+}
+
+/// What the children are told by their environment.
+fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static str, String)> {
+    let variables = [
+        ("MIRROR42_API_URL", api.api_url.clone()),
+        ("MIRROR42_LIMITS", api.limits.clone()),
+        ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
+    ];
+    variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Targets> {
+    let named = |step: &str| names.iter().any(|name| name == step);
+    let mut stages: Vec<String> =
+        names.iter().filter(|name| ![LOAD, VALIDATE].contains(&name.as_str())).cloned().collect();
+    for name in &stages {
+        context.pipeline.known_stage(name)?;
+    }
+    if names.is_empty() || named(LOAD) {
+        stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
+    }
+    Ok(Targets { stages, force, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
+}
+
+fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
+    let lock = run::lock(&context)?;
+    if args.remove {
+        return demo::remove(&context);
+    }
+    let setting = demo::set_up(&context, args)?;
+    drop(lock);
+    let api = ApiArgs { api_url: Some(setting.simulator.url.clone()), limits: setting.limits.map(String::from) };
+    api.apply(&mut context.pipeline)?;
+    let targets = targets_of(&context, &[], true)?;
+    let options = Options { environment: setting.environment(), ..options(common) };
+    let url = Secret::new(setting.database_url.clone());
+    run_and_tell(&context, common, &targets, &options, Some(&url))?;
+    if !common.quiet {
+        println!("{}", demo::next_steps(&setting));
+    }
+    Ok(())
+}
+
+/// A run with its lock, and what it did on the standard output.
+fn run_and_tell(
+    context: &Context,
+    common: &Common,
+    targets: &Targets,
+    options: &Options,
+    url: Option<&Secret>,
+) -> Result<()> {
+    let started = Instant::now();
+    let _lock = run::lock(context)?;
+    log::info!("run {} begins", options.run_id);
+    let done = run::run(context, targets, options);
+    match &done {
+        Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
+        Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
+    }
+    let schedule = done?;
+    if common.quiet {
+        return Ok(());
+    }
+    if !targets.stages.is_empty() {
+        println!("{}\n", summary::stages(context, &schedule)?);
+    }
+    if targets.load {
+        let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
+        let run = ledger::run(&mut client, &context.pipeline.name, Some(&options.run_id))?;
+        let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
+        println!("{}\n\n{}", summary::tables(&run), summary::verdict(&run, started.elapsed(), targets.validate));
+    } else if targets.validate {
+        println!("all checks passed");
+    }
+    Ok(())
+}

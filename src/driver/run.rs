@@ -1,0 +1,167 @@
+//! A run: jobs as child processes until all targets are up to date, or one has failed.
+
+use std::collections::HashMap;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::child::{self, Message, Told};
+use super::schedule::{Job, Schedule, Targets};
+use crate::cli::Context;
+use crate::error::{Error, Result};
+use crate::files::Lock;
+use crate::log as logs;
+use crate::progress::{self, Task};
+
+/// How the children are to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Children at a time.
+    pub jobs: usize,
+    /// Variables for the children's environment; secrets go this way, never by their command lines.
+    pub environment: Vec<(&'static str, String)>,
+    pub verbose: bool,
+    /// How the ledger calls the load.
+    pub run_id: String,
+}
+
+/// Brings the targets up to date. The run lock is the caller's.
+pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Result<Schedule<'a>> {
+    check_filters(context, targets, options)?;
+    let mut schedule = Schedule::new(&context.pipeline, targets)?;
+    let (sender, receiver) = channel();
+    let mut runner =
+        Runner { context, options, sender, receiver, running: HashMap::new(), tasks: HashMap::new(), started: 0 };
+    let mut failure = None;
+    loop {
+        while failure.is_none() && runner.running.len() < options.jobs {
+            match schedule.next()? {
+                Some(job) => runner.start(job)?,
+                None => break,
+            }
+        }
+        if runner.running.is_empty() {
+            break;
+        }
+        match runner.wait() {
+            Ok(Some(job)) => schedule.finish(&job),
+            Ok(None) => {}
+            // What else is under way is let finish: its work is kept.
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(schedule),
+    }
+}
+
+/// One run at a time: the lock's file says who holds it.
+pub fn lock(context: &Context) -> Result<Lock> {
+    let path = context.pipeline.paths.run_lock();
+    let owner = format!("process {}, since {}", std::process::id(), logs::now());
+    if let Some(lock) = Lock::try_with_owner(&path, &owner)? {
+        return Ok(lock);
+    }
+    let owner = std::fs::read_to_string(&path).unwrap_or_default();
+    Err(Error::locked("another run is under way").at(path.display().to_string()).detail(format!("It is {owner}.")))
+}
+
+/// A filter that does not compile is told of before an hour of fetching, not after.
+fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Result<()> {
+    if targets.stages.is_empty() {
+        return Ok(());
+    }
+    let mut command = command(context, options, "mirror42-extract")?;
+    command.arg("--check");
+    let (sender, receiver) = channel();
+    let mut child = child::spawn(command, 0, sender)?;
+    let told = receiver.iter().find_map(|message| match message {
+        Message::Ended(_, told) => Some(told),
+        Message::Progress(..) | Message::Log { .. } => None,
+    });
+    end("mirror42-extract", &mut child, told.unwrap_or_default())
+}
+
+fn command(context: &Context, options: &Options, program: &str) -> Result<Command> {
+    let mut command = Command::new(child::program(program)?);
+    command.arg("--pipeline").arg(&context.pipeline.file).args(["--log-format", "json"]);
+    if options.verbose {
+        command.arg("--verbose");
+    }
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+    Ok(command)
+}
+
+/// Waits for a child that is ending.
+fn end(program: &str, child: &mut Child, told: Told) -> Result<()> {
+    let status = child.wait().map_err(|cause| Error::failed(format!("could not wait for `{program}`: {cause}")))?;
+    told.error(program, status).map_or(Ok(()), Err)
+}
+
+struct Runner<'a> {
+    context: &'a Context,
+    options: &'a Options,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    /// By number: children's messages may come after the next child has started.
+    running: HashMap<usize, Running>,
+    tasks: HashMap<(usize, String), Task>,
+    started: usize,
+}
+
+struct Running {
+    job: Job,
+    program: &'static str,
+    child: Child,
+}
+
+impl Runner<'_> {
+    fn start(&mut self, job: Job) -> Result<()> {
+        let (program, arguments) = match &job {
+            Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
+            Job::Extract(names) => ("mirror42-extract", names.clone()),
+            Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
+            Job::Validate => ("mirror42-validate", Vec::new()),
+        };
+        let mut command = command(self.context, self.options, program)?;
+        command.args(&arguments);
+        log::debug!("starting {program} {}", arguments.join(" "));
+        let child = child::spawn(command, self.started, self.sender.clone())?;
+        self.running.insert(self.started, Running { job, program, child });
+        self.started += 1;
+        Ok(())
+    }
+
+    /// Takes in the next message; returns the job that has ended well by it, if one has.
+    fn wait(&mut self) -> Result<Option<Job>> {
+        // The sender is kept here too, so that there is always one.
+        let Ok(message) = self.receiver.recv() else { return Ok(None) };
+        match message {
+            Message::Log { level, stage, text } => {
+                logs::relay(level, &stage, &text);
+                Ok(None)
+            }
+            Message::Progress(number, event) => {
+                self.show(number, &event);
+                Ok(None)
+            }
+            Message::Ended(number, told) => {
+                self.tasks.retain(|(child, _), _| *child != number);
+                let Some(mut running) = self.running.remove(&number) else { return Ok(None) };
+                end(running.program, &mut running.child, told)?;
+                Ok(Some(running.job))
+            }
+        }
+    }
+
+    fn show(&mut self, number: usize, event: &progress::Event) {
+        let key = (number, event.stage.clone());
+        if event.finished {
+            self.tasks.remove(&key);
+            return;
+        }
+        let task =
+            self.tasks.entry(key).or_insert_with(|| Task::start(&event.stage, &event.step, &event.unit, event.total));
+        task.show(event);
+    }
+}

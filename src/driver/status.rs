@@ -1,0 +1,78 @@
+//! How old the mirror is and what is in it: `status`, which fails when it is stale.
+
+use super::schedule::{self, Decided};
+use super::staleness::{age_s, span};
+use super::summary::{number, table};
+use crate::cli::Context;
+use crate::error::{Error, Result};
+use crate::pg::{self, embedded, ledger};
+use crate::pipeline::Secret;
+use crate::receipt::Receipt;
+
+/// Prints what would run and why.
+pub fn plan(context: &Context) -> Result<()> {
+    let mut table = table(&["Stage", "Fetch", "Extract"], 0..0);
+    for (stage, decided) in schedule::forecast(&context.pipeline)? {
+        let Decided { fetch, extract } = decided;
+        let text =
+            |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
+        table.add_row([stage.name.clone(), text(fetch), text(extract)]);
+    }
+    println!("{table}");
+    println!("Then all tables are loaded and validated.");
+    Ok(())
+}
+
+/// Prints the state of every stage and table.
+pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
+    let pipeline = &context.pipeline;
+    let mut stages = table(&["Stage", "Fetched", "Records", "State"], 2..3);
+    for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline)? {
+        let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
+        let verdict = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
+        stages.add_row([
+            stage.name.clone(),
+            receipt.fetch.map_or(String::new(), |fetch| format!("{} ago", span(age_s(&fetch.started_at)))),
+            receipt.extract.map_or(String::new(), |extract| number(extract.records_out)),
+            verdict.map_or("current".to_string(), |verdict| verdict.to_string()),
+        ]);
+    }
+    println!("{stages}");
+
+    let never = || {
+        Error::invalid("the mirror was never loaded")
+            .hint("Run `mirror42 run`, or `mirror42 demo` to see what it does.")
+    };
+    if url.is_none() && matches!(embedded::status(&pipeline.paths)?, embedded::Status::Absent) {
+        return Err(never());
+    }
+    let mut client = pg::connect(&pipeline.paths, url, "status")?;
+    let mut tables = table(&["Table", "Rows", "Last load", "Inserted", "Updated", "Deleted", "Data of"], 1..6);
+    for entry in ledger::last_of_each_table(&mut client, &pipeline.name)? {
+        let counts = &entry.counts;
+        let count = |n: i64| number(n.unsigned_abs());
+        tables.add_row([
+            entry.table.clone(),
+            count(counts.staged - counts.orphans),
+            entry.run_id.clone(),
+            count(counts.inserted),
+            count(counts.updated),
+            count(counts.deleted),
+            entry.fetched_at.map_or(String::new(), |time| format!("{time:.0}")),
+        ]);
+    }
+    let run = ledger::run(&mut client, &pipeline.name, None)?.ok_or_else(never)?;
+    println!("{tables}");
+    let Some(fetched_at) = run.fetched_at else {
+        println!("How old the data is is not known: it was loaded without receipts.");
+        return Ok(());
+    };
+    let (age, limit) = (age_s(&fetched_at.to_string()), pipeline.stale_after.as_secs());
+    println!("The mirror is {} old.", span(age));
+    if age < limit {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the mirror is {} old, stale_after is {}", span(age), span(limit)))
+        .detail(format!("Its last load was {}.", run.id))
+        .hint("Look into logs/ for why no run has succeeded since."))
+}
