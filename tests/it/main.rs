@@ -1,5 +1,6 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod docs;
 mod embedded;
 mod load;
 mod load_crash;
@@ -7,5 +8,6 @@ mod load_refusals;
 mod load_values;
 mod rotate;
 mod space;
+mod tidy;
 mod token;
 mod validate;
