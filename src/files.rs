@@ -158,6 +158,11 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Gives a file another name, which no other file has.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|cause| Error::io("rename", from, &cause))
+}
+
 /// Removes the temporary files that killed writers left in `folder`. The caller holds the lock that
 /// keeps other writers out.
 pub fn sweep(folder: &Path) -> Result<()> {

@@ -1,4 +1,21 @@
 //! mirror42: a Postgres database that is an exact, read-only mirror of a paged REST API.
+//!
+//! The life of a record, from a page of the API to a row:
+//!
+//! 1. `pipeline.toml` ([`pipeline`]) names a stage. The [`driver`] finds that what it wrote last is no longer current,
+//!    and runs `mirror42-fetch`.
+//! 2. [`fetch`] plans the stage's series of pages. For each request [`limiter`] gives out a slot that all processes
+//!    share, and [`api`] gets an answer that can be used, or says why there is none.
+//! 3. A series that is proven whole is put in its place under `exports/` ([`paths`], [`files`]), and the receipt beside it
+//!    ([`receipt`]) tells every page's hash.
+//! 4. [`extract`] sends each raw record through the stage's jq filter. What comes out stands in `all.json`, one record a
+//!    line, in the order of its key ([`export`]).
+//! 5. [`load`] copies every export into a delta table, drops what refers to nothing, compares, and writes what differs:
+//!    all tables in one transaction, by way of [`pg`].
+//! 6. The row stands. [`validate`] looks at the whole: keys, counts, age, and the pipeline's own checks.
+//!
+//! Beside the way: [`token`] and [`rotate`] look after the token and the logs, [`simulate`] is the API on loopback. Under all
+//! of it are [`cli`], [`error`], [`log`] and [`progress`]. ARCHITECTURE.md has the floors of the house and what always holds.
 
 pub mod api;
 pub mod cli;
@@ -16,7 +33,9 @@ pub mod pg;
 pub mod pipeline;
 pub mod progress;
 pub mod receipt;
+pub mod rotate;
 pub mod simulate;
+pub mod token;
 pub mod validate;
 
 #[global_allocator]

@@ -7,7 +7,7 @@ use ureq::Agent;
 use ureq::http::Response;
 
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
-use super::token::Authorization;
+use super::token::{Authorization, Info, Wish};
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::limiter::{Limiter, ServerLimits};
@@ -117,6 +117,13 @@ impl Client {
                 (outcome, _) => outcome.map_err(Stop::Verdict),
             }
         })
+    }
+
+    /// What can be told of the OAuth2 token, once the wish is fulfilled; none if there is no such token. `stage` and
+    /// `waiting` as in [`Client::get`].
+    pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
+        let asker = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: String::new() };
+        self.authorization.token(wish, &asker, waiting)
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.

@@ -67,6 +67,17 @@ struct Granted {
     secret_valid_until: Option<serde_json::Value>,
 }
 
+/// What somebody wants of the token who does not want to send it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// One that will do for a run.
+    Ensure,
+    /// Ask the server, whatever there is.
+    Refresh,
+    /// Look at what there is.
+    Look,
+}
+
 /// What can be told of a token without telling it.
 pub struct Info {
     pub seconds_left: u64,
@@ -106,6 +117,16 @@ impl Authorization {
         matches!(self, Authorization::OAuth2(_))
     }
 
+    /// The OAuth2 token, if requests are authorized by one.
+    pub fn token(&self, wish: Wish, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
+        match (self, wish) {
+            (Authorization::None | Authorization::Fixed(_), _) => Ok(None),
+            (Authorization::OAuth2(oauth2), Wish::Ensure) => oauth2.ensured(asker, waiting).map(Some),
+            (Authorization::OAuth2(oauth2), Wish::Refresh) => oauth2.refresh(asker, waiting).map(Some),
+            (Authorization::OAuth2(oauth2), Wish::Look) => oauth2.info(),
+        }
+    }
+
     /// The API refused this token: the next attempt, of any thread and process, uses another.
     pub fn refused(&self, token: &Secret) -> Result<()> {
         match self {
@@ -134,17 +155,17 @@ impl OAuth2 {
     }
 
     /// Asks whatever the age of the token we have.
-    pub fn refresh(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
+    fn refresh(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
         let _lock = self.lock()?;
         self.ask(asker, waiting).map(|token| token.info(now_s()))
     }
 
-    pub fn ensured(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
+    fn ensured(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
         self.ensure(asker, waiting).map(|token| token.info(now_s()))
     }
 
     /// The token in the file, if there is one for this API.
-    pub fn info(&self) -> Result<Option<Info>> {
+    fn info(&self) -> Result<Option<Info>> {
         Ok(self.kept()?.map(|token| token.info(now_s())))
     }
 

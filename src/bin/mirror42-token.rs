@@ -1,1 +1,8 @@
-fn main() {}
+//! Reads `pipeline.toml`, `.env` and `.mirror42/token.json`, and asks the API for a token; writes
+//! `.mirror42/token.json`. Exit codes: 0, 1 no token could be had, 2 usage or no OAuth2.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mirror42::cli::run_main("mirror42-token", mirror42::token::run)
+}

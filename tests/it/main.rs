@@ -1,5 +1,7 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod docs;
+mod driver;
 mod embedded;
 mod extract;
 mod fetch;
@@ -8,6 +10,9 @@ mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod rotate;
 mod simulator;
 mod space;
+mod tidy;
+mod token;
 mod validate;

@@ -42,12 +42,16 @@ impl Space {
 
     /// With a database, which the binaries find in `DATABASE_URL`.
     pub fn with_database() -> Space {
+        Space::new().and_database()
+    }
+
+    pub fn and_database(self) -> Space {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let server = cluster();
         let mut admin = Client::connect(&format!("{server} dbname=postgres"), NoTls).unwrap();
         admin.batch_execute(&format!("create database {name}")).unwrap();
-        Space { database: Some(format!("{server} dbname={name}")), ..Space::new() }
+        Space { database: Some(format!("{server} dbname={name}")), ..self }
     }
 
     /// With a variable in the environment of its binaries.

@@ -1,0 +1,45 @@
+# mirror42: `make demo` shows all of it on this machine, `make test` checks it. Both set the machine up first.
+
+CARGO_BIN = $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+export PATH := $(CARGO_BIN):$(PATH)
+PREFIX ?= /usr/local
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help demo test build install bench setup clean
+
+help:
+	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
+	@echo 'make test      format, lints and all tests'
+	@echo 'make build     release binaries in $(RELEASE)/'
+	@echo 'make install   the binaries into $(PREFIX)/bin (PREFIX=...)'
+	@echo 'make bench     how long the quick demo and the extraction take'
+	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
+	@echo 'make clean     remove what was built; exports, logs and data stay'
+
+demo: build
+	$(RELEASE)/mirror42 demo
+
+test:
+	@scripts/setup.sh test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+
+build: setup
+	cargo build --locked --release
+
+install:
+	@test -x $(RELEASE)/mirror42 || { echo 'run `make build` first, as the user who builds' >&2; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	for binary in src/bin/*.rs; do \
+	    install -m 755 "$(RELEASE)/$$(basename "$$binary" .rs)" '$(DESTDIR)$(PREFIX)/bin/' || exit 1; \
+	done
+
+bench: build
+	@scripts/bench.sh $(RELEASE)
+
+setup:
+	@scripts/setup.sh
+
+clean:
+	cargo clean
