@@ -92,6 +92,22 @@ pub fn write_private(target: &Path, bytes: &[u8]) -> Result<Written> {
     file.commit_with_mode(0o600)
 }
 
+/// Appends a line to a log in one write, so that lines of several processes do not mix. While it writes it
+/// shares a lock on the file: who sets the file aside ([`Lock::wait`] on its new name) waits for it, and a
+/// writer that finds the file under another name by then begins the new one.
+pub fn append_line(path: &Path, line: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    loop {
+        let mut file = File::options().create(true).append(true).open(path)?;
+        file.lock_shared()?;
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let opened = inode(file.metadata()?);
+        if fs::metadata(path).is_ok_and(|metadata| inode(metadata) == opened) {
+            return file.write_all(line);
+        }
+    }
+}
+
 pub fn create_dir(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|cause| Error::io("create the folder", folder, &cause))
 }

@@ -5,8 +5,6 @@
 //! of the step that runs (`load`, `run`, …). With `--log-format json` the standard error carries one
 //! JSON object a line; the driver reads its children that way.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -99,11 +97,8 @@ impl Log for Logger {
             let time = now();
             let line = format!("{time} {:5} {stage}: {message}\n", record.level());
             let path = self.folder.join(format!("{stage}.log"));
-            // One write of a whole line to a file opened for appending: lines of several processes do
-            // not mix. A full disk must not stop a run for the sake of its log.
-            if let Ok(mut file) = File::options().create(true).append(true).open(path) {
-                let _ = file.write_all(line.as_bytes());
-            }
+            // A full disk must not stop a run for the sake of its log.
+            let _ = files::append_line(&path, line.as_bytes());
         }
     }
 

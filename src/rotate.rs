@@ -1,7 +1,8 @@
 //! Old and large logs become `NAME.log.YYYY-MM-DD[.N].gz`; what was compressed long ago goes.
 //!
-//! A writer may be at work: it opens the log anew for each line ([`crate::log`]), so once the log has another
-//! name, the next line begins a new one. What a killed rotation left under its new name the next one compresses.
+//! A writer may be at work: it opens the log anew for each line ([`files::append_line`]), so once the log has another
+//! name, the next line begins a new one; a lock waits for the line that is being written. What a killed rotation left
+//! under its new name the next one compresses.
 //! Only plain files of these names below `logs/` are touched; links are not followed.
 
 use std::fs::{File, Metadata};
@@ -167,6 +168,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Puts `dated.gz`, with the time and the mode of `dated`, in its place.
 fn compress(dated: &Path, paths: &Paths) -> Result<()> {
     let target = with_suffix(dated, "gz");
+    let _no_writer = Lock::wait(dated)?;
     let failed = |cause: std::io::Error| Error::io("compress", dated, &cause);
     let mut log = File::open(dated).map_err(failed)?;
     let mut file = AtomicFile::create(&target)?;
@@ -175,8 +177,7 @@ fn compress(dated: &Path, paths: &Paths) -> Result<()> {
     let mut read_bytes = 0;
     loop {
         let n = log.read(&mut chunk).map_err(failed)?;
-        // A writer that had opened the log before it was renamed may still have written its line.
-        if n == 0 && metadata(dated)?.len() <= read_bytes {
+        if n == 0 {
             break;
         }
         read_bytes += n as u64;

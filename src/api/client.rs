@@ -232,15 +232,15 @@ impl Retry<'_> {
     /// Reserves a slot and waits for it. The server may have closed the door meanwhile: then anew.
     fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<()> {
         loop {
-            let wait = self.limiter.reserve()?;
-            if wait >= NOTEWORTHY {
-                let until = jiff::Timestamp::now() + wait;
+            let slot = self.limiter.reserve()?;
+            if slot.wait >= NOTEWORTHY {
+                let until = jiff::Timestamp::now() + slot.wait;
                 let note = format!("waiting for the rate limit until {until:.0}");
                 log::info!(target: self.stage, "{note}");
                 waiting(&note);
             }
-            self.sleep(wait)?;
-            if self.limiter.blocked_for()?.is_zero() {
+            self.sleep(slot.wait)?;
+            if self.limiter.take_up(&slot)? {
                 return Ok(());
             }
         }

@@ -161,11 +161,9 @@ fn no_line_is_lost_beside_a_running_writer() {
     fs::create_dir(log.parent().unwrap()).unwrap();
     let lines = 20_000;
     std::thread::scope(|scope| {
-        // As src/log.rs does it: the file is opened anew for each line.
         let writer = scope.spawn(|| {
             for i in 0..lines {
-                let mut file = File::options().create(true).append(true).open(&log).unwrap();
-                std::io::Write::write_all(&mut file, format!("line {i}\n").as_bytes()).unwrap();
+                mirror42::files::append_line(&log, format!("line {i}\n").as_bytes()).unwrap();
             }
         });
         while !writer.is_finished() {
