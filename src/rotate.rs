@@ -1,7 +1,8 @@
 //! Old and large logs become `NAME.log.YYYY-MM-DD[.N].gz`; what was compressed long ago goes.
 //!
 //! A writer may be at work: it opens the log anew for each line ([`files::append_line`]), so once the log has another
-//! name, the next line begins a new one; a lock waits for the line that is being written. What a killed rotation left under its new name the next one compresses.
+//! name, the next line begins a new one; a lock waits for the line that is being written. What a killed rotation left
+//! under its new name the next one compresses.
 //! Only plain files of these names below `logs/` are touched; links are not followed.
 
 use std::fs::{File, Metadata};

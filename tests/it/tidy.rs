@@ -45,7 +45,7 @@ const EVERYWHERE: [&str; 7] = ["clap", "jiff", "log", "serde", "serde_json", "sh
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
-    ("thread::sleep(", &["api", "files", "pg"]),
+    ("thread::sleep(", &["files", "pg"]),
     ("Command::new(", &["driver", "pg"]),
     ("process::exit(", &["simulate"]),
 ];
