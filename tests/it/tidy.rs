@@ -40,7 +40,7 @@ const CRATES: [(&str, &[&str]); 23] = [
 ];
 
 /// The crates that are the language of the house, or of its tests.
-const EVERYWHERE: [&str; 7] = ["clap", "jiff", "log", "serde", "serde_json", "shlex", "tempfile"];
+const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "tempfile"];
 
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [

@@ -107,7 +107,7 @@ fn missing(major: Option<u32>, found: &[Binaries]) -> Error {
     });
     match major {
         Some(major) => error.hint(format!(
-            "Install `postgresql-{major}`, or remove `data/postgres`: `mirror42 replay` fills a new one from the exports."
+            "Install `postgresql-{major}`, or remove `data/postgres`: the next run makes a new one from the exports."
         )),
         None => error.hint(
             "Install one (`apt-get install postgresql`, `dnf install postgresql-server`, `brew install postgresql@17`), \
