@@ -7,6 +7,7 @@
 mod jq;
 mod json;
 mod pass;
+mod read;
 mod source;
 mod spool;
 mod variables;

@@ -1,5 +1,6 @@
 //! One pass over the pages of a source, for all stages that are made from it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use rayon::prelude::*;
 use serde_json::value::RawValue;
 
 use super::jq::Filter;
+use super::read::Reader;
 use super::source::{self, Page, Source};
 use super::spool::{Chunk, Conflict, Spool};
 use super::variables::{Export, Exports};
@@ -22,10 +24,15 @@ use crate::{log as logs, pipeline};
 // As many pages as come to this are in memory at a time. Two of the largest of the 42 API, so that
 // two threads never wait for one another for long.
 const BATCH_BYTES: u64 = 8 << 20;
-// Records that a thread takes at a time: enough to make the taking cheap, few enough to share a page.
-const GRAIN: usize = 16;
+// Of text that a thread takes at a time: enough to make the taking cheap, little enough that no thread has
+// much left to do when the others are done.
+const GRAIN_BYTES: usize = 128 << 10;
 // For the engine's recursion; of a stack only what is touched costs memory.
 const STACK_BYTES: usize = 64 << 20;
+
+thread_local! {
+    static READER: RefCell<Reader> = RefCell::default();
+}
 
 /// A stage in the making.
 struct Job<'a> {
@@ -176,9 +183,11 @@ fn filter_all(pipeline: &Pipeline, source: &Source, each: &[Val], jobs: &mut [Jo
                 continue;
             }
             let inputs = inputs(pages, start, &split, each, slurped);
+            let size: usize = texts.iter().map(String::len).sum();
+            let grain = (GRAIN_BYTES * inputs.len() / size.max(1)).max(1);
             let shared = &*jobs;
             let chunks = inputs
-                .par_chunks(GRAIN)
+                .par_chunks(grain)
                 .map(|inputs| filter_some(pipeline, source, shared, inputs, slurped))
                 .collect::<Vec<_>>();
             for chunks in chunks {
@@ -247,8 +256,9 @@ fn filter_some(
     for input in inputs {
         let mut values = Vec::with_capacity(input.records.len());
         for record in &input.records {
-            values.push(jaq_json::read::parse_single(record.get().as_bytes()).map_err(|cause| {
-                let what = source::half_character(record.get()).unwrap_or_else(|| cause.to_string());
+            let value = READER.with_borrow_mut(|reader| reader.read(record.get()));
+            values.push(value.map_err(|what| {
+                let what = source::half_character(record.get()).unwrap_or(what);
                 Error::failed(format!("a record cannot be read: {what}"))
                     .at(source.place(input.place))
                     .detail("All exports are as they were.")
