@@ -122,8 +122,15 @@ pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> Exi
     }
 }
 
-/// Prints a failure on the standard error, once.
+/// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
+pub fn print(line: std::fmt::Arguments) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Prints a failure on the standard error, once, and notes it in the log of the step.
 pub fn report(name: &str, error: &Error) {
+    logs::note_failure(error);
     match progress::mode() {
         progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
         progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),

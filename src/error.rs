@@ -140,6 +140,11 @@ impl Error {
         &self.0.message
     }
 
+    /// Where it happened, if that is known.
+    pub fn place(&self) -> Option<&str> {
+        self.0.at.as_deref()
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.0.kind.exit_code())
     }

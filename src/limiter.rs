@@ -79,14 +79,18 @@ struct Window(Vec<(u64, u32)>);
 
 impl Limiter {
     pub fn new(paths: &Paths, api: &Api) -> Limiter {
-        let host = api.base_url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or("");
         Limiter {
-            path: paths.limiter(host),
+            path: Limiter::clock(paths, api),
             per_second: api.limits.per_second,
             per_hour: api.limits.per_hour,
             stopped: Mutex::new(false),
             stop: Condvar::new(),
         }
+    }
+
+    /// The file that all limiters of this API share.
+    pub fn clock(paths: &Paths, api: &Api) -> PathBuf {
+        paths.limiter(api.base_url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or(""))
     }
 
     /// Waits, for a slot or before another try; false if [`Limiter::stop`] was called.
@@ -133,14 +137,12 @@ impl Limiter {
         })
     }
 
-    /// Takes in what an answer says: it counts where it is less than what we think.
+    /// Takes in what an answer says: it counts where it is less than what we think. One that names no limits comes
+    /// from a server that has none.
     pub fn observe(&self, server: ServerLimits) -> Result<()> {
-        if server == ServerLimits::default() {
-            return Ok(());
-        }
         self.with_state(|state, now| {
-            state.server_per_second = server.per_second.or(state.server_per_second);
-            state.server_per_hour = server.per_hour.or(state.server_per_hour);
+            state.server_per_second = server.per_second;
+            state.server_per_hour = server.per_hour;
             let limit = least(self.per_hour, state.server_per_hour);
             if let (Some(limit), Some(remaining)) = (limit, server.hourly_remaining) {
                 let ours = limit.saturating_sub(state.hour.used(now, HOUR_MS));

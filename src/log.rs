@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::error::{Result, printable};
+use crate::error::{Error, Result, printable};
 use crate::paths::Paths;
 use crate::{files, progress};
 
@@ -58,7 +58,20 @@ pub fn relay(level: Level, stage: &str, message: &str) {
     }
 }
 
+/// Writes a failure into the log of the step that ends with it; the standard error has it from elsewhere.
+pub fn note_failure(error: &Error) {
+    if let Some(logger) = LOGGER.get() {
+        logger.write(Level::Error, logger.step, &error.to_string().replace('\n', " "));
+    }
+}
+
 impl Logger {
+    fn write(&self, level: Level, stage: &str, message: &str) {
+        let line = format!("{} {level:5} {stage}: {message}\n", now());
+        // A full disk must not stop a run for the sake of its log.
+        let _ = files::append_line(&self.folder.join(format!("{stage}.log")), line.as_bytes());
+    }
+
     /// Shows a line on the standard error, if its level is high enough.
     fn print(&self, level: Level, stage: &str, message: &str) {
         if level <= self.console {
@@ -94,11 +107,7 @@ impl Log for Logger {
         let message = printable(&record.args().to_string());
         self.print(record.level(), stage, &message);
         if record.level() <= Level::Info {
-            let time = now();
-            let line = format!("{time} {:5} {stage}: {message}\n", record.level());
-            let path = self.folder.join(format!("{stage}.log"));
-            // A full disk must not stop a run for the sake of its log.
-            let _ = files::append_line(&path, line.as_bytes());
+            self.write(record.level(), stage, &message);
         }
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::Client;
 use crate::api::token::{Info, Wish};
-use crate::cli::{ApiArgs, Common};
+use crate::cli::{self, ApiArgs, Common};
 use crate::error::{Error, Result};
 use crate::pipeline::{Auth, Pipeline};
 
@@ -68,8 +68,8 @@ pub fn run(args: Args) -> Result<()> {
     let told = Told { seconds_left, secret_valid_until };
     match args.verb {
         Verb::Ensure | Verb::Refresh => log::info!(target: "token", "{told}"),
-        Verb::Info { json: false } => println!("{told}"),
-        Verb::Info { json: true } => println!("{}", serde_json::json!(told)),
+        Verb::Info { json: false } => cli::print(format_args!("{told}")),
+        Verb::Info { json: true } => cli::print(format_args!("{}", serde_json::json!(told))),
     }
     Ok(())
 }

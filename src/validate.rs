@@ -6,7 +6,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use postgres::{IsolationLevel, Transaction};
 
-use crate::cli::{Common, DatabaseArgs};
+use crate::cli::{self, Common, DatabaseArgs};
 use crate::error::{Error, Result, printable};
 use crate::pg::catalog::{self, Table};
 use crate::pg::checks::{self, Check};
@@ -48,21 +48,22 @@ pub fn run(args: Args) -> Result<()> {
     let findings = findings(&mut tx, pipeline)?;
     for finding in &findings {
         match &finding.wrong {
-            None => println!("ok      {}", printable(&finding.name)),
-            Some(wrong) => println!("FAILED  {}: {}", printable(&finding.name), printable(wrong)),
+            None => cli::print(format_args!("ok      {}", printable(&finding.name))),
+            Some(wrong) => cli::print(format_args!("FAILED  {}: {}", printable(&finding.name), printable(wrong))),
         }
     }
     verdict(&findings)
 }
 
 fn verdict(findings: &[Finding]) -> Result<()> {
-    let failed: Vec<String> = findings.iter().filter(|f| f.wrong.is_some()).map(|f| format!("`{}`", f.name)).collect();
+    let failed = findings.iter().filter_map(|finding| Some(format!("{}: {}", finding.name, finding.wrong.as_ref()?)));
+    let failed: Vec<String> = failed.collect();
     if failed.is_empty() {
         log::info!("{} checks passed", findings.len());
         return Ok(());
     }
-    log::error!("{} of {} checks failed: {}", failed.len(), findings.len(), failed.join(", "));
-    Err(Error::invalid(format!("{} of {} checks failed", failed.len(), findings.len())))
+    let error = Error::invalid(format!("{} of {} checks failed", failed.len(), findings.len()));
+    Err(failed.into_iter().fold(error, Error::detail))
 }
 
 fn findings(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Vec<Finding>> {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ureq::Agent;
 use ureq::http::Response;
+use ureq::{Agent, Proxy};
 
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
 use super::token::{Authorization, Info, Wish};
@@ -17,6 +17,8 @@ const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 // A page of 100 projects weighs 5 MB; nothing the API has comes near this.
 const BODY_LIMIT_BYTES: u64 = 256 << 20;
+// A whole body may take so many times as long as its first byte.
+const WHOLE_BODY: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 // With several requests under way, each waits some seconds for its slot: that is no news.
@@ -64,6 +66,8 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(api.timeout))
             .timeout_per_read(Some(api.timeout))
+            .timeout_recv_body(Some(api.timeout * WHOLE_BODY))
+            .proxy(if is_loopback(&api.base_url) { None } else { Proxy::try_from_env() })
             .build();
         let agent: Agent = config.into();
         Ok(Client {
@@ -135,9 +139,18 @@ impl Client {
             per_hour: number("x-hourly-ratelimit-limit").filter(|n| *n > 0),
             hourly_remaining: number("x-hourly-ratelimit-remaining"),
         };
-        self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+        // An answer that is none of the API's own says nothing of its limits.
+        if server != ServerLimits::default() || response.status() == 200 {
+            self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+        }
         answer(response)
     }
+}
+
+/// A server on this machine is not reached through a proxy, whatever the environment says of proxies.
+fn is_loopback(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or("");
+    ["localhost", "127.", "[::1]"].iter().any(|start| host.starts_with(start))
 }
 
 fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {

@@ -116,6 +116,8 @@ pub fn judge_fault(error: &ureq::Error) -> Verdict {
 
 /// One line about an answer: its status, its type, and the server's message or the body's beginning.
 pub fn describe(head: &Head, body: &[u8]) -> String {
+    // The body of a success may hold a token.
+    let body = if (201..300).contains(&head.status) { b"" } else { body };
     let kind = match head.content_type.split(';').next().unwrap_or("").trim() {
         "" => String::new(),
         kind => format!(" {}", excerpt(kind, 40)),

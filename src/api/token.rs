@@ -53,6 +53,7 @@ struct Token {
     /// Which API and application it is for.
     url: String,
     client_id: String,
+    secret_sha256: String,
     secret_valid_until: Option<serde_json::Value>,
     /// The API refused it, whatever its age.
     #[serde(default)]
@@ -62,7 +63,9 @@ struct Token {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
-    expires_in: u64,
+    /// A number; some servers give it as text, and RFC 6749 (section 5.1) lets them leave it out.
+    #[serde(default)]
+    expires_in: serde_json::Value,
     #[serde(default)]
     secret_valid_until: Option<serde_json::Value>,
 }
@@ -191,10 +194,11 @@ impl OAuth2 {
         let now = now_s();
         let token = Token {
             access_token: granted.access_token,
-            expires_at_s: now.saturating_add(granted.expires_in),
+            expires_at_s: now.saturating_add(lifetime_s(&granted.expires_in)),
             asked_at_s: now,
             url: self.url.clone(),
             client_id: self.client_id.reveal().to_string(),
+            secret_sha256: files::sha256_of(self.client_secret.reveal().as_bytes()),
             secret_valid_until: granted.secret_valid_until.filter(|value| !value.is_null()),
             refused: false,
         };
@@ -228,7 +232,12 @@ impl OAuth2 {
     fn kept(&self) -> Result<Option<Token>> {
         let bytes = files::read_if_there(&self.paths.token())?;
         let token = bytes.and_then(|bytes| serde_json::from_slice::<Token>(&bytes).ok());
-        Ok(token.filter(|token| token.url == self.url && token.client_id == self.client_id.reveal()))
+        // By the secret too: a token that was got by another says nothing of whether this one is right.
+        Ok(token.filter(|token| {
+            token.url == self.url
+                && token.client_id == self.client_id.reveal()
+                && token.secret_sha256 == files::sha256_of(self.client_secret.reveal().as_bytes())
+        }))
     }
 
     fn keep(&self, token: &Token) -> Result<()> {
@@ -274,6 +283,14 @@ impl Token {
     }
 }
 
+/// Seconds that a token lives; as long as the API's own do where the answer does not say: one that is over is refused,
+/// and then another is asked for.
+fn lifetime_s(expires_in: &serde_json::Value) -> u64 {
+    let text = expires_in.as_str().map(|text| text.trim().parse::<f64>().ok());
+    let seconds = text.unwrap_or_else(|| expires_in.as_f64()).filter(|seconds| *seconds >= 0.0);
+    seconds.map_or(2 * ENOUGH_S, |seconds| seconds as u64)
+}
+
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
@@ -289,6 +306,7 @@ mod tests {
             asked_at_s: 1_000_000 - asked_ago,
             url: String::new(),
             client_id: String::new(),
+            secret_sha256: String::new(),
             secret_valid_until: None,
             refused: false,
         }
@@ -301,6 +319,13 @@ mod tests {
         assert!(token(3599, 5).will_do(1_000_000), "the server has just handed it back");
         assert!(!token(10, 5).will_do(1_000_000), "it will be over before the request arrives");
         assert!(!Token { refused: true, ..token(7000, 5) }.will_do(1_000_000));
+    }
+
+    #[test]
+    fn a_lifetime_is_read_in_any_form() {
+        let forms = [serde_json::json!(7168), serde_json::json!(7168.9), serde_json::json!(" 7168 ")];
+        assert_eq!(forms.map(|form| lifetime_s(&form)), [7168; 3]);
+        assert_eq!([serde_json::json!(null), serde_json::json!("soon")].map(|form| lifetime_s(&form)), [7200; 2]);
     }
 
     #[test]

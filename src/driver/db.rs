@@ -1,11 +1,12 @@
 //! The verb `db`: the embedded server by hand, and `psql` on whichever database the mirror is in.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Subcommand;
 
-use crate::cli::Context;
+use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, embedded};
 use crate::pipeline::Secret;
@@ -35,27 +36,29 @@ pub fn run(context: &Context, url: Option<&Secret>, verb: Verb) -> Result<()> {
                 .hint("Start and stop it by its own means."))
         }
         (Verb::Start, None) => {
-            println!("{}", embedded::started(paths)?.url());
+            cli::print(format_args!("{}", embedded::started(paths)?.url()));
             Ok(())
         }
         (Verb::Stop, None) => {
-            println!("{}", if embedded::stop(paths)? { "stopped" } else { "it did not run" });
+            cli::print(format_args!("{}", if embedded::stop(paths)? { "stopped" } else { "it did not run" }));
             Ok(())
         }
         (Verb::Status, None) => {
             match embedded::status(paths)? {
-                embedded::Status::Absent => println!("absent: the first run makes it"),
-                embedded::Status::Stopped => println!("stopped"),
-                embedded::Status::Running(server) => println!("running: process {}, {}", server.pid, server.url()),
+                embedded::Status::Absent => cli::print(format_args!("absent: the first run makes it")),
+                embedded::Status::Stopped => cli::print(format_args!("stopped")),
+                embedded::Status::Running(server) => {
+                    cli::print(format_args!("running: process {}, {}", server.pid, server.url()))
+                }
             }
             Ok(())
         }
         (Verb::Url, Some(url)) => {
-            println!("{}", url.reveal());
+            cli::print(format_args!("{}", url.reveal()));
             Ok(())
         }
         (Verb::Url, None) => {
-            println!("{}", embedded::started(paths)?.url());
+            cli::print(format_args!("{}", embedded::started(paths)?.url()));
             Ok(())
         }
         (Verb::Psql { arguments }, url) => psql(context, url, &arguments),
@@ -64,11 +67,12 @@ pub fn run(context: &Context, url: Option<&Secret>, verb: Verb) -> Result<()> {
 
 /// Becomes psql. The address goes by the environment: command lines can be read by all.
 fn psql(context: &Context, url: Option<&Secret>, arguments: &[String]) -> Result<()> {
-    let server = match url {
-        Some(url) => url.clone(),
-        None => Secret::new(embedded::started(&context.pipeline.paths)?.url()),
+    let (program, server) = match url {
+        // Any client will do for a server elsewhere.
+        Some(url) => (PathBuf::from("psql"), url.clone()),
+        None => (embedded::psql()?, Secret::new(embedded::started(&context.pipeline.paths)?.url())),
     };
-    let mut command = Command::new(embedded::psql()?);
+    let mut command = Command::new(program);
     command.envs(pg::libpq_environment(&server)?).args(arguments);
     let program = command.get_program().to_string_lossy().into_owned();
     Err(Error::failed(format!("could not start `{program}`: {}", command.exec())))

@@ -101,6 +101,11 @@ fn last_day(paths: &Paths) -> Result<Option<u32>> {
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().parse().unwrap_or(0)))
 }
 
+/// A run that is no demo makes the mirror in this folder its own: no later demo may replace or remove it.
+pub fn leave(context: &Context) -> Result<()> {
+    files::remove(&context.pipeline.paths.demo())
+}
+
 fn has_exports(context: &Context) -> bool {
     let paths = &context.pipeline.paths;
     context.pipeline.stages.iter().any(|stage| paths.receipt(&stage.name).exists())

@@ -15,8 +15,10 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::{ApiArgs, Common, Context, DatabaseArgs};
+use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::limiter::Limiter;
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use run::Options;
@@ -92,6 +94,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Run { targets, force, jobs, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
+            demo::leave(&context)?;
             let targets = targets_of(&context, &targets, force)?;
             let options =
                 Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
@@ -154,9 +157,12 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     let targets = targets_of(&context, &[], true)?;
     let options = Options { environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
-    run_and_tell(&context, common, &targets, &options, Some(&url))?;
+    let done = run_and_tell(&context, common, &targets, &options, Some(&url));
+    // The next simulator has another port.
+    files::remove(&Limiter::clock(&context.pipeline.paths, &context.pipeline.api))?;
+    done?;
     if !common.quiet {
-        println!("{}", demo::next_steps(&setting));
+        cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
 }
@@ -182,15 +188,19 @@ fn run_and_tell(
         return Ok(());
     }
     if !targets.stages.is_empty() {
-        println!("{}\n", summary::stages(context, &schedule)?);
+        cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
     if targets.load {
         let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
         let run = ledger::run(&mut client, &context.pipeline.name, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        println!("{}\n\n{}", summary::tables(&run), summary::verdict(&run, started.elapsed(), targets.validate));
+        cli::print(format_args!(
+            "{}\n\n{}",
+            summary::tables(&run),
+            summary::verdict(&run, started.elapsed(), targets.validate)
+        ));
     } else if targets.validate {
-        println!("all checks passed");
+        cli::print(format_args!("all checks passed"));
     }
     Ok(())
 }

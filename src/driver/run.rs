@@ -49,14 +49,34 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
                 forced.update(context, &schedule)?;
             }
             Ok(None) => {}
-            // What else is under way is let finish: its work is kept.
-            Err(error) => drop(failure.get_or_insert(error)),
+            Err(error) => {
+                if !runner.running.is_empty() {
+                    log::warn!("a stage failed; waiting for what is under way: {}", error.message());
+                }
+                if let Some(stage) = blamed(context, &error) {
+                    schedule.doubt(stage);
+                    forced.update(context, &schedule)?;
+                }
+                // What else is under way is let finish: its work is kept.
+                if failure.is_none() {
+                    failure = Some(error);
+                }
+            }
         }
     }
     match failure {
         Some(error) => Err(error),
         None => Ok(schedule),
     }
+}
+
+/// The stage whose records could not be used, told by the error's place: the next run asks the API for them again,
+/// since what came may have been a passing fault of the server.
+fn blamed<'a>(context: &'a Context, error: &Error) -> Option<&'a str> {
+    let pipeline = &context.pipeline;
+    let (_, place) = error.place()?.split_once("exports/")?;
+    let stage = pipeline.stage(place.split('/').next()?)?;
+    place.contains(", record ").then(|| pipeline.source_of(stage).ok())?.map(|(source, _)| source.name.as_str())
 }
 
 /// Which stages a forced run has still to fetch, in a file: a run that is killed half way would else

@@ -90,6 +90,14 @@ impl<'a> Schedule<'a> {
         stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
     }
 
+    /// The pages of this stage are not to be trusted: they count as forced and not fetched.
+    pub fn doubt(&mut self, name: &str) {
+        self.set(name, |progress| {
+            progress.force = true;
+            progress.fetch = Step::Pending;
+        });
+    }
+
     /// Whether this run touches the stage.
     pub fn has(&self, name: &str) -> bool {
         self.stages.contains_key(name)

@@ -26,7 +26,7 @@ pub enum Reason {
     NeverExtracted,
     RequestChanged,
     FilterChanged,
-    /// Hours since the fetch, and the limit as the pipeline has it.
+    /// Since the fetch, and the limit as the pipeline has it.
     Old {
         age_s: u64,
         max_age_s: u64,
@@ -83,7 +83,7 @@ impl fmt::Display for Reason {
             Reason::OtherRecords { stage } => write!(f, "{stage} has other records"),
             Reason::OtherPages { stage } => write!(f, "{stage} has other pages"),
             Reason::PageMissing { page } => write!(f, "{page} is not there"),
-            Reason::PageChanged { page } => write!(f, "{page} was changed by hand"),
+            Reason::PageChanged { page } => write!(f, "{page} is not what its receipt says"),
             Reason::OutputMissing => f.write_str("all.json is not there"),
             Reason::OutputChanged => f.write_str("all.json was changed by hand"),
             Reason::WaitsForPages => f.write_str("waits for its pages"),

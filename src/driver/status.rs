@@ -4,7 +4,7 @@ use super::run;
 use super::schedule::{self, Decided};
 use super::staleness::{age_s, span};
 use super::summary::{number, table};
-use crate::cli::Context;
+use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, embedded, ledger};
 use crate::pipeline::Secret;
@@ -19,8 +19,8 @@ pub fn plan(context: &Context) -> Result<()> {
             |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
         table.add_row([stage.name.clone(), text(fetch), text(extract)]);
     }
-    println!("{table}");
-    println!("Then all tables are loaded and validated.");
+    cli::print(format_args!("{table}"));
+    cli::print(format_args!("Then all tables are loaded and validated."));
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
             verdict.map_or("current".to_string(), |verdict| verdict.to_string()),
         ]);
     }
-    println!("{stages}");
+    cli::print(format_args!("{stages}"));
 
     let never = || {
         Error::invalid("the mirror was never loaded")
@@ -63,13 +63,13 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
         ]);
     }
     let run = ledger::run(&mut client, &pipeline.name, None)?.ok_or_else(never)?;
-    println!("{tables}");
+    cli::print(format_args!("{tables}"));
     let Some(fetched_at) = run.fetched_at else {
-        println!("How old the data is is not known: it was loaded without receipts.");
+        cli::print(format_args!("How old the data is is not known: it was loaded without receipts."));
         return Ok(());
     };
     let (age, limit) = (age_s(&fetched_at.to_string()), pipeline.stale_after.as_secs());
-    println!("The mirror is {} old.", span(age));
+    cli::print(format_args!("The mirror is {} old.", span(age)));
     if age < limit {
         return Ok(());
     }

@@ -32,6 +32,7 @@ pub fn fetch_all(
     let series = plans.into_iter().map(|plan| Entry {
         series: Series::new(plan, fetch.page),
         open: true,
+        seen_empty: false,
         tries: 1,
         whole: None,
     });
@@ -79,6 +80,8 @@ struct Entry {
     /// It stands in [`Board::open`].
     open: bool,
     tries: u32,
+    /// It was read whole once, and without a record.
+    seen_empty: bool,
     whole: Option<receipt::Series>,
 }
 
@@ -149,6 +152,13 @@ impl Pool<'_> {
         match entry.series.state() {
             State::Waiting => {}
             State::Open => board.open(index),
+            // An empty list is also what a server in trouble gives, and it would delete all that was there.
+            State::Whole(whole) if whole.total == Some(0) && !entry.seen_empty => {
+                entry.seen_empty = true;
+                entry.series.restart();
+                board.pages += 1;
+                board.open(index);
+            }
             State::Whole(whole) => {
                 entry.whole = Some(whole);
                 board.left -= 1;

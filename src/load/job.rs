@@ -5,10 +5,11 @@ use postgres::Transaction;
 
 use super::encode::{Remedy, Wrong, shown_key};
 use crate::error::{Error, Result};
+use crate::paths::Paths;
 use crate::pg::catalog::{self, ForeignKey, Table};
 use crate::pg::{failure, ledger};
 use crate::pipeline::{Pipeline, Stage};
-use crate::receipt::Receipt;
+use crate::receipt::{ExtractReceipt, Receipt};
 use crate::{export, files};
 
 /// The export of one stage, as its receipt vouches for it.
@@ -41,6 +42,15 @@ pub struct Job<'a> {
 pub enum Trust {
     Receipts,
     Exports,
+}
+
+/// What an export was made from that is another by now: pages that were fetched again, an export that was made again.
+fn other_input(paths: &Paths, extract: &ExtractReceipt) -> Option<String> {
+    let current = |name: &str| match name.strip_prefix("pages/") {
+        Some(stage) => Some(Receipt::read(paths, stage).ok()??.fetch?.pages_hash()),
+        None => Some(Receipt::read(paths, name).ok()??.extract?.sha256),
+    };
+    extract.inputs.iter().find(|(name, hash)| current(name).as_ref() != Some(hash)).map(|(name, _)| format!("`{name}`"))
 }
 
 impl<'a> Export<'a> {
@@ -85,6 +95,10 @@ impl<'a> Export<'a> {
         }
         let (source, _) = pipeline.source_of(stage)?;
         let fetch = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.fetch);
+        if let Some(other) = extract.as_ref().filter(|_| trust == Trust::Receipts).and_then(|e| other_input(paths, e)) {
+            return missing(&format!("was made from another {other} than is there now"))
+                .map_err(|error| error.hint("Run `mirror42 run`: to load it would mix two nights."));
+        }
         Ok(Export {
             pipeline,
             stage,

@@ -15,7 +15,7 @@ mod job;
 mod merge;
 mod stage;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use postgres::{Client, Transaction};
@@ -56,6 +56,9 @@ pub struct Args {
 
 /// "mirror42 load" in ASCII's eyes; any number would do, as long as every loader takes the same.
 const ADVISORY_LOCK: i64 = 0x6d69_7234_326c_6f61;
+
+/// The server notices within a second that a loader was killed (`client_connection_check_interval`), and then rolls back.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Enough for the delta tables of a night to stay in memory, and for its joins to be done there.
 const SETTINGS: &str = "set local temp_buffers = '64MB'; set local work_mem = '64MB'";
@@ -134,10 +137,18 @@ struct Work<'a> {
 
 fn begin(tx: &mut Transaction) -> Result<()> {
     tx.batch_execute(SETTINGS).map_err(|error| failure("could not prepare the transaction", &error))?;
-    let locked = tx.query_one("select pg_try_advisory_xact_lock($1)", &[&ADVISORY_LOCK]);
-    let locked = locked.map_err(|error| failure("could not take the loader's lock", &error))?;
-    if locked.get(0) {
-        return Ok(());
+    let began = Instant::now();
+    loop {
+        let locked = tx.query_one("select pg_try_advisory_xact_lock($1)", &[&ADVISORY_LOCK]);
+        let locked = locked.map_err(|error| failure("could not take the loader's lock", &error))?;
+        if locked.get(0) {
+            return Ok(());
+        }
+        if began.elapsed() > LOCK_PATIENCE {
+            break;
+        }
+        let paused = tx.batch_execute("select pg_sleep(0.05)");
+        paused.map_err(|error| failure("could not wait for the loader's lock", &error))?;
     }
     let holder = tx.query_opt(include_str!("../sql/lock_holder.sql"), &[&ADVISORY_LOCK]).ok().flatten();
     let error = Error::locked("another loader is at work on this database");

@@ -173,7 +173,10 @@ fn plan_says_why() {
     contains(&edited, "02_campus current all.json was changed by hand");
     contains(&edited, "03_achievements 02_campus has other records 02_campus has other records");
     contains(&edited, "05_projects current 02_campus has other records");
-    contains(&edited, "08_coalitions exports/08_coalitions/pages/0002.json was changed by hand waits for its pages");
+    contains(
+        &edited,
+        "08_coalitions exports/08_coalitions/pages/0002.json is not what its receipt says waits for its pages",
+    );
 }
 
 #[test]
@@ -218,6 +221,65 @@ fn what_a_forced_run_left_undone_the_next_run_does() {
     simulator.reset_stats();
     succeed(&space.run("mirror42", &["run", "-q"]));
     assert_eq!(simulator.stats()["requests_in_all"], 0);
+}
+
+#[test]
+fn records_that_could_not_be_used_are_asked_for_again_by_the_next_run() {
+    let simulator = Simulator::start("");
+    let space = project(&simulator);
+    // One is noticed by the filter's reader, the others by the loader.
+    for (kind, path, cause) in [
+        ("surrogate", "/v2/cursus/21/projects", "a record cannot be read"),
+        ("nul", "/v2/cursus/21/projects", "U+0000"),
+        ("big-id", "/v2/coalitions", "does not fit bigint"),
+    ] {
+        simulator.faults(&[&format!("kind = \"{kind}\"; path = \"{path}\"; times = 1")]);
+        let outcome = space.run("mirror42", &["run", "-q", "--force"]);
+        assert_eq!(outcome.code, Some(1), "{kind}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(cause), "{kind}: {}", outcome.stderr);
+        succeed(&space.run("mirror42", &["run", "-q"]));
+        assert_exact(&space, &simulator);
+    }
+}
+
+#[test]
+fn a_run_whose_output_nobody_reads_to_the_end_is_a_run() {
+    let simulator = Simulator::start("");
+    let space = project(&simulator);
+    let mut run = space.command("mirror42", &["run"]);
+    let mut run = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    drop(run.stdout.take());
+    assert!(run.wait().unwrap().success());
+    assert_exact(&space, &simulator);
+}
+
+#[test]
+fn exports_of_two_nights_are_not_loaded_together() {
+    let simulator = Simulator::start("");
+    let space = project(&simulator);
+    succeed(&space.run("mirror42", &["run", "-q"]));
+    let before = content(&space);
+    simulator.day(1);
+    succeed(&space.run("mirror42-fetch", &["-q", "02_campus"]));
+    succeed(&space.run("mirror42-extract", &["-q", "02_campus"]));
+    let outcome = space.run("mirror42-load", &["-q"]);
+    assert_eq!(outcome.code, Some(1));
+    let expected = "mirror42-load: error: stage `03_achievements` was made from another `02_campus` than is there now\n  \
+                    at: exports/03_achievements/all.json\n";
+    assert!(outcome.stderr.starts_with(expected), "{}", outcome.stderr);
+    assert_eq!(content(&space), before);
+}
+
+#[test]
+fn an_empty_list_is_believed_when_it_is_read_twice() {
+    let simulator = Simulator::start("");
+    let space = project(&simulator);
+    // No coalition is of this name: the list is really empty.
+    let none = include_str!("../../pipeline.toml")
+        .replace("fetch = \"/v2/coalitions\"", "fetch = \"/v2/coalitions?filter[name]=nobody\"");
+    space.write("pipeline.toml", &none);
+    succeed(&space.run("mirror42-fetch", &["-q", "08_coalitions"]));
+    assert_eq!(simulator.stats()["requests"]["coalitions"], 2);
 }
 
 #[test]

@@ -289,7 +289,7 @@ fn an_export_without_records_has_no_pages_to_fetch() {
     done(&space, "mirror42-fetch", &["parts"]);
     done(&space, "mirror42-extract", &[]);
     assert_eq!(fs::read_to_string(space.paths().all_json("parts")).unwrap(), "[\n]\n");
-    assert_eq!(server.requests(), 1);
+    assert_eq!(server.requests(), 2, "an empty list is read twice before it is believed");
 }
 
 #[test]

@@ -327,12 +327,16 @@ fn an_answer_that_hangs_is_given_up_and_asked_for_again() {
 fn a_failure_ends_the_waits_of_the_other_requests() {
     // The first page of one series is put off for an hour, while that of the other is refused.
     let server = Server::start("127.0.0.1:0", |path| match path.starts_with("/things/1/") {
-        true => Reply::json("[]")
-            .with("X-Hourly-RateLimit-Limit", 1)
-            .with("X-Hourly-RateLimit-Remaining", 0)
-            .with("X-Total", 0),
+        true => {
+            // By then the other request is on its way, however busy the machine is.
+            std::thread::sleep(Duration::from_millis(500));
+            Reply::json("[]")
+                .with("X-Hourly-RateLimit-Limit", 1)
+                .with("X-Hourly-RateLimit-Remaining", 0)
+                .with("X-Total", 0)
+        }
         false => {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(1000));
             Reply { status: 404, ..Reply::json("{}") }
         }
     });
