@@ -51,7 +51,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
             Ok(None) => {}
             Err(error) => {
                 if !runner.running.is_empty() {
-                    log::warn!("a stage failed; waiting for what is under way: {}", error.message());
+                    log::info!("a stage failed; waiting for what is under way: {}", error.message());
                 }
                 if let Some(stage) = blamed(context, &error) {
                     schedule.doubt(stage);

@@ -230,7 +230,7 @@ fn records_that_could_not_be_used_are_asked_for_again_by_the_next_run() {
     // One is noticed by the filter's reader, the others by the loader.
     for (kind, path, cause) in [
         ("surrogate", "/v2/cursus/21/projects", "a record cannot be read"),
-        ("nul", "/v2/cursus/21/projects", "U+0000"),
+        ("nul", "/v2/cursus/21/projects", "holds \\u0000"),
         ("big-id", "/v2/coalitions", "does not fit bigint"),
     ] {
         simulator.faults(&[&format!("kind = \"{kind}\"; path = \"{path}\"; times = 1")]);

@@ -133,7 +133,7 @@ fn a_filter_that_does_not_compile_is_told_with_its_place() {
         &include_str!("../../pipeline.toml").replace("_by_key[tostring]))", "_by_key[tostrin]))"),
     );
     let text = "the jq filter of stage `05_projects` is wrong: filter `tostrin` is not defined\n  \
-                at: pipeline.toml:70, line 1 of the filter, column 42\n";
+                at: pipeline.toml:70, line 1 of the filter, column 41\n";
     assert_eq!(failed(&space, "mirror42-extract", &["--check"], 2), text);
 }
 
