@@ -1,4 +1,4 @@
-//! The only place that renames, locks and makes files durable.
+//! Files that appear whole, locks that end with their holder, hashes.
 //!
 //! A file appears whole or not at all: it is written beside its place under a name that no reader
 //! looks for, flushed to the disk, and renamed. A killed process leaves at most such a temporary

@@ -2,7 +2,7 @@
 //!
 //! The only room that knows of HTTP. Each attempt takes a slot of the shared [`crate::limiter`],
 //! gets its authorization ([`token`]) and is judged by one table ([`outcome`]); [`Client::get`]
-//! repeats it as the verdict says. It is the one place that sleeps.
+//! repeats it as the verdict says.
 
 mod client;
 mod outcome;

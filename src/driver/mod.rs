@@ -114,8 +114,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    let run_id = format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id());
-    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id }
+    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
 }
 
 /// What the children are told by their environment.
@@ -135,12 +134,13 @@ fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Target
     for name in &stages {
         context.pipeline.known_stage(name)?;
     }
+    let named_stages = stages.clone();
     if names.is_empty() || named(LOAD) {
         stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
     }
     let mut forced = run::remembered(context)?;
     if force {
-        forced.extend(stages.iter().cloned());
+        forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
     }
     Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
 }

@@ -49,7 +49,8 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     }
     let mut client = pg::connect(&pipeline.paths, url, "status")?;
     let mut tables = table(&["Table", "Rows", "Last load", "Inserted", "Updated", "Deleted", "Data of"], 1..6);
-    for entry in ledger::last_of_each_table(&mut client, &pipeline.name)? {
+    let entries = ledger::last_of_each_table(&mut client, &pipeline.name)?;
+    for entry in &entries {
         let counts = &entry.counts;
         let count = |n: i64| number(n.unsigned_abs());
         tables.add_row([
@@ -62,18 +63,20 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
             entry.fetched_at.map_or(String::new(), |time| format!("{time:.0}")),
         ]);
     }
-    let run = ledger::run(&mut client, &pipeline.name, None)?.ok_or_else(never)?;
+    // The mirror is as old as its oldest table: a load may be of some only. None comes first.
+    let oldest = entries.iter().min_by_key(|entry| entry.fetched_at).ok_or_else(never)?;
     cli::print(format_args!("{tables}"));
-    let Some(fetched_at) = run.fetched_at else {
-        cli::print(format_args!("How old the data is is not known: it was loaded without receipts."));
-        return Ok(());
-    };
+    let fetched_at = oldest.fetched_at.ok_or_else(|| {
+        Error::invalid(format!("how old `{}` is is not known", oldest.table))
+            .detail("It was loaded without receipts.")
+            .hint("Run `mirror42 run`.")
+    })?;
     let (age, limit) = (age_s(&fetched_at.to_string()), pipeline.stale_after.as_secs());
     cli::print(format_args!("The mirror is {} old.", span(age)));
     if age < limit {
         return Ok(());
     }
     Err(Error::invalid(format!("the mirror is {} old, stale_after is {}", span(age), span(limit)))
-        .detail(format!("Its last load was {}.", run.id))
+        .detail(format!("The last load of `{}` was {}.", oldest.table, oldest.run_id))
         .hint("Look into logs/ for why no run has succeeded since."))
 }

@@ -24,7 +24,8 @@ use crate::cli::{Common, DatabaseArgs};
 use crate::error::{Error, Result};
 use crate::pg::catalog::ForeignKey;
 use crate::pg::checks::{self, Check};
-use crate::pg::{self, failure, ledger::Counts};
+use crate::pg::ledger::{self, Counts};
+use crate::pg::{self, failure};
 use crate::pipeline::Pipeline;
 
 use encode::INGESTED_AT;
@@ -68,14 +69,10 @@ pub fn run(args: Args) -> Result<()> {
     let pipeline = &context.pipeline;
     let trust = if args.trust_exports { Trust::Exports } else { Trust::Receipts };
     let exports = Export::all(pipeline, &args.stages, trust)?;
-    let run_id = args.run_id.unwrap_or_else(new_run_id);
+    let run_id = args.run_id.unwrap_or_else(ledger::new_run_id);
     let url = args.database.url(&context.secrets);
     let mut client = pg::connect(&pipeline.paths, url.as_ref(), "load")?;
     load(&mut client, pipeline, exports, &run_id)
-}
-
-fn new_run_id() -> String {
-    format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id())
 }
 
 /// The transaction.

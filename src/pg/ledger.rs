@@ -43,6 +43,11 @@ pub struct Counts {
     pub orphans: i64,
 }
 
+/// A name for a load that no other has: its time and its process.
+pub fn new_run_id() -> String {
+    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id())
+}
+
 /// Whether the database has a ledger: it has one from the first load on.
 pub fn exists(client: &mut impl GenericClient) -> Result<bool> {
     let row = client.query_one("select to_regclass('mirror42.runs') is not null", &[]).map_err(read_failed)?;

@@ -350,6 +350,8 @@ fn killed_at_any_moment_a_run_begins_again_where_nothing_is_lost() {
     let outcome = space.run("mirror42", &["run"]);
     succeed(&outcome);
     assert_exact(&space, &simulator);
+    // What a killed writer left goes when its folder is next written to.
+    succeed(&space.run("mirror42", &["run", "-q", "--force"]));
     for stage in STAGES {
         let names = fs::read_dir(space.paths().stage(stage)).unwrap();
         let left: Vec<_> =

@@ -313,7 +313,8 @@ fn the_memory_of_a_fetch_does_not_grow_with_the_number_of_pages() {
         fetch.try_wait().unwrap().is_some()
     });
     assert_eq!(server.requests(), PAGES);
-    assert!((1..60_000).contains(&most_kb), "{most_kb} kB for 100 MB of pages");
+    // The allocator rounds up to huge pages where it can: 40 to 61 MB were seen. What grew would be over 100.
+    assert!((1..80_000).contains(&most_kb), "{most_kb} kB for 100 MB of pages");
     let mut stderr = String::new();
     fetch.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     let progress = |line| serde_json::from_str::<Value>(line).unwrap().get("progress").cloned();

@@ -49,6 +49,30 @@ fn a_second_loader_is_refused() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[test]
+fn a_loader_waits_for_the_lock_of_one_that_was_killed() {
+    let space = project();
+    load(&space);
+    // The server process of the killed loader waits for this lock, and holds the loaders' own meanwhile.
+    let mut session = space.client();
+    session.batch_execute("begin; lock table campuses in access exclusive mode").unwrap();
+    let mut killed = space.spawn("mirror42-load", &["-q"]);
+    let mut watcher = space.client();
+    waits_for_a_lock(&mut watcher);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let next = space.spawn("mirror42-load", &["-q"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Long enough for the next one to find the lock taken.
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            session.batch_execute("rollback").unwrap();
+        });
+    });
+    let output = next.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A loader that waits in the middle of its COPY of campuses, and the session whose lock it waits for.
 fn stalled(space: &Space, name: &str) -> (Client, Child) {
     let mut session = space.client();
