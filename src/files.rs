@@ -196,6 +196,19 @@ pub fn sweep(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As [`sweep`], the folders below it too.
+pub fn sweep_tree(folder: &Path) -> Result<()> {
+    sweep(folder)?;
+    let entries = fs::read_dir(folder).map_err(|cause| Error::io("list", folder, &cause))?;
+    for entry in entries {
+        let entry = entry.map_err(|cause| Error::io("list", folder, &cause))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the folder `new` in the place of `old`, which is removed. Either the one or the other stands
 /// at `old` at any moment, but for a file system that cannot exchange two names at once.
 pub fn replace_dir(new: &Path, old: &Path) -> Result<()> {

@@ -1,15 +1,16 @@
 //! The HTTP client: one request, repeated until its verdict is final.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use ureq::http::Response;
+use jiff::Timestamp;
+use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Proxy};
 
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
 use super::token::{Authorization, Info, Wish};
 use crate::cli::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::limiter::{Limiter, ServerLimits};
 
 // The server answers 403 to a request without one.
@@ -24,14 +25,50 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 // With several requests under way, each waits some seconds for its slot: that is no news.
 const NOTEWORTHY: Duration = Duration::from_secs(60);
 
-/// An answer with status 200.
+/// A page to get.
+pub struct Request<'a> {
+    /// Who asks, for the log.
+    pub stage: &'a str,
+    pub url: &'a str,
+    /// The `ETag` of what is here already: if that is what would come, the server may say so instead.
+    pub etag: Option<&'a str>,
+    /// Hears why it takes longer.
+    pub waiting: &'a dyn Fn(&str),
+}
+
+/// An answer with status 200, or 304 where that was asked for.
 #[derive(Debug)]
 pub struct Answer {
-    /// `X-Total`: records in all pages.
-    pub total: Option<u64>,
-    /// `X-Per-Page`: the page size that was granted.
-    pub per_page: Option<u32>,
+    /// What came is what the request's `ETag` names, and the body is empty.
+    pub not_modified: bool,
     pub body: Vec<u8>,
+    /// When the request that was answered went out.
+    pub asked_at: Timestamp,
+    /// The same, by a clock that nobody sets.
+    pub asked: Instant,
+    /// From then until the body had come.
+    pub took: Duration,
+    headers: HeaderMap,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn etag(&self) -> Option<&str> {
+        self.header("etag")
+    }
+
+    /// The address of the next page, as the `Link` header names it.
+    pub fn next_link(&self) -> Option<&str> {
+        self.headers.get_all("link").iter().find_map(|value| super::link::next(value.to_str().ok()?))
+    }
+
+    /// `X-Per-Page`: the page size that was granted.
+    pub fn per_page(&self) -> Option<u32> {
+        self.header("x-per-page").and_then(|text| text.parse().ok())
+    }
 }
 
 /// What this process asked of the API.
@@ -85,32 +122,33 @@ impl Client {
         self.limiter.stop();
     }
 
+    /// Waits before a request that should not come too soon; not once [`Client::stop`] was called.
+    pub fn pause(&self, wait: Duration) {
+        self.limiter.sleep(wait);
+    }
+
     /// The full address of a path, as messages name it.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base_url)
     }
 
-    /// Gets `path` (with its query) until `read` can use the answer. `stage` is who asks, for the log;
-    /// `waiting` hears why it takes longer.
-    pub fn get<T>(
-        &self,
-        stage: &str,
-        path: &str,
-        waiting: &dyn Fn(&str),
-        read: impl Fn(Answer) -> Result<T, Verdict>,
-    ) -> Result<T> {
-        let url = self.url(path);
+    /// Gets an address until `read` can use the answer.
+    pub fn get<T>(&self, request: &Request, read: impl Fn(Answer) -> Result<T, Verdict>) -> Result<T> {
+        let Request { stage, url, etag, waiting } = *request;
         let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
         // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
         self.authorization.bearer(&retry, waiting)?;
         retry.run(waiting, || {
             let bearer = self.authorization.bearer(&retry, waiting).map_err(Stop::Error)?;
-            let request = self.agent.get(&url);
-            let request = match &bearer {
-                Some(token) => request.header("Authorization", format!("Bearer {}", token.reveal())),
-                None => request,
-            };
-            let outcome = self.counted(request.call()).and_then(&read);
+            let mut request = self.agent.get(url);
+            if let Some(token) = &bearer {
+                request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+            }
+            if let Some(etag) = etag {
+                request = request.header("If-None-Match", etag);
+            }
+            let asked = Asked::now(etag.is_some());
+            let outcome = self.counted(request.call(), asked).and_then(&read);
             match (outcome, &bearer) {
                 (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
                     self.authorization.refused(token).map_err(Stop::Error)?;
@@ -123,6 +161,14 @@ impl Client {
         })
     }
 
+    /// The full address of what an answer to `url` calls the next page. It is on the same server, or it is refused: the
+    /// token would go there.
+    pub fn follow(&self, url: &str, link: &str) -> Result<String, Verdict> {
+        super::link::resolve(url, link).ok_or_else(|| Verdict::Fail {
+            why: format!("it names `{}` as the next page, where the token must not go", excerpt(link, 200)),
+        })
+    }
+
     /// What can be told of the OAuth2 token, once the wish is fulfilled; none if there is no such token. `stage` and
     /// `waiting` as in [`Client::get`].
     pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
@@ -131,7 +177,7 @@ impl Client {
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.
-    fn counted(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Verdict> {
+    fn counted(&self, response: Result<Response<ureq::Body>, ureq::Error>, asked: Asked) -> Result<Answer, Verdict> {
         let response = response.map_err(|error| judge_fault(&error))?;
         let number = |name: &str| header(&response, name).and_then(|text| text.parse::<u32>().ok());
         let server = ServerLimits {
@@ -143,7 +189,20 @@ impl Client {
         if server != ServerLimits::default() || response.status() == 200 {
             self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
         }
-        answer(response)
+        answer(response, asked)
+    }
+}
+
+/// When an attempt began, and what it told the server.
+pub struct Asked {
+    at: Timestamp,
+    since: Instant,
+    with_etag: bool,
+}
+
+impl Asked {
+    pub fn now(with_etag: bool) -> Asked {
+        Asked { at: Timestamp::now(), since: Instant::now(), with_etag }
     }
 }
 
@@ -157,8 +216,8 @@ fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str>
     response.headers().get(name)?.to_str().ok()
 }
 
-/// The body and the headers that count of a response with status 200; else its verdict.
-pub fn answer(mut response: Response<ureq::Body>) -> Result<Answer, Verdict> {
+/// A response with status 200, or 304 where that was asked for, once its body has come; else its verdict.
+pub fn answer(mut response: Response<ureq::Body>, asked: Asked) -> Result<Answer, Verdict> {
     let body = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
     let body = body.map_err(|error| judge_fault(&error))?;
     let head = Head {
@@ -167,15 +226,15 @@ pub fn answer(mut response: Response<ureq::Body>) -> Result<Answer, Verdict> {
         retry_after: header(&response, "retry-after"),
         location: header(&response, "location"),
     };
-    if head.status != 200 {
+    let not_modified = head.status == 304 && asked.with_etag;
+    if head.status != 200 && !not_modified {
         return Err(judge(&head, &body, SystemTime::now()));
     }
-    if is_html(head.content_type, &body) {
+    if !not_modified && is_html(head.content_type, &body) {
         return Err(Verdict::again(describe(&head, &body)));
     }
-    let total = header(&response, "x-total").and_then(|text| text.parse().ok());
-    let per_page = header(&response, "x-per-page").and_then(|text| text.parse().ok());
-    Ok(Answer { total, per_page, body })
+    let headers = response.headers().clone();
+    Ok(Answer { not_modified, body, asked_at: asked.at, asked: asked.since, took: asked.since.elapsed(), headers })
 }
 
 /// Why an attempt ended without a value.

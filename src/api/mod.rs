@@ -5,8 +5,9 @@
 //! repeats it as the verdict says.
 
 mod client;
+mod link;
 mod outcome;
 pub mod token;
 
-pub use client::{Answer, Client, Counts};
+pub use client::{Answer, Client, Counts, Request};
 pub use outcome::Verdict;

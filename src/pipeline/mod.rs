@@ -4,6 +4,7 @@
 //! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
 //! `schema.sql` is the one place for those.
 
+mod body_path;
 mod parse;
 mod secrets;
 mod toml_view;
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 
+pub use body_path::BodyPath;
 pub use secrets::{Secret, Secrets};
 
 /// The version of what the stage binaries write; a change makes every stage stale.
@@ -79,29 +81,56 @@ pub struct Limits {
     pub in_flight: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How an index is read, page by page.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     pub style: PageStyle,
     /// Records asked for in one request.
     pub size: u32,
-    pub records: Records,
+    /// The parameter that asks for so many; none: it is not asked for.
+    pub size_param: Option<String>,
+    /// Where the records stand in the body of an answer.
+    pub records: BodyPath,
+    pub total: Total,
+    /// The member that tells a raw record from all others of its series.
+    pub id: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the next page is asked for.
+#[derive(Clone, Debug, PartialEq)]
 pub enum PageStyle {
-    /// `page=2&per_page=100`, with `X-Total` saying how many records there are in all.
-    PageNumber,
+    /// By its number: `page=2`. The first has the number `first`.
+    PageNumber { param: String, first: u32 },
+    /// By the number of records before it: `offset=100`.
+    Offset { param: String },
+    /// By the address in the `Link` header, relation `next` (RFC 8288).
+    LinkHeader,
+    /// By what stands at `next` in the body: a cursor to send in `param`, or an address.
+    Cursor { param: String, next: BodyPath },
     /// One request is the whole answer.
     None,
 }
 
-/// Where the records stand in the body of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
-    /// `.[]`: the body is an array of them.
-    Elements,
-    /// `.`: the body is one record.
-    Whole,
+/// Where an answer says how many records there are in all pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Total {
+    Header(String),
+    Body(BodyPath),
+    /// Nowhere: that a series is whole is then proven as well as it can be.
+    Unknown,
+}
+
+impl PageStyle {
+    /// As pipeline.toml names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PageStyle::PageNumber { .. } => "page-number",
+            PageStyle::Offset { .. } => "offset",
+            PageStyle::LinkHeader => "link-header",
+            PageStyle::Cursor { .. } => "cursor",
+            PageStyle::None => "none",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +156,7 @@ pub struct Stage {
 
 #[derive(Clone, Debug)]
 pub enum Source {
-    Fetch(Fetch),
+    Fetch(Box<Fetch>),
     /// The raw records that another stage fetched.
     From(String),
 }
@@ -212,7 +241,7 @@ impl Pipeline {
     /// The stage whose pages `stage` is filtered from: itself, or the one it names with `from`.
     pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, &'a Fetch)> {
         let (source, fetch) = match &stage.source {
-            Source::Fetch(fetch) => (stage, Some(fetch)),
+            Source::Fetch(fetch) => (stage, Some(&**fetch)),
             Source::From(name) => {
                 let source = self.known_stage(name)?;
                 (source, source.fetch())

@@ -39,7 +39,7 @@ pub fn mirror(space: &Space) {
     done(space, "mirror42-extract", &[]);
 }
 
-const TABLES: [(&str, &str); 8] = [
+pub const TABLES: [(&str, &str); 8] = [
     ("01_cursus", "cursus"),
     ("02_campus", "campuses"),
     ("03_achievements", "achievements"),
@@ -163,7 +163,11 @@ fn a_fetch_that_is_killed_at_any_moment_is_made_good_by_the_next() {
         fetch.kill().unwrap();
         fetch.wait().unwrap();
         done(&space, "mirror42-fetch", &["08_coalitions"]);
-        assert_eq!(files(&space.paths().pages("08_coalitions")), pages);
+        assert!(
+            files(&space.paths().pages("08_coalitions")) == pages,
+            "{:?}",
+            names(&space.paths().pages("08_coalitions"))
+        );
         done(&space, "mirror42-extract", &["08_coalitions"]);
         assert_eq!(names(&space.paths().stage("08_coalitions")), ["all.json", "pages", "stage.json"]);
     }
@@ -272,7 +276,7 @@ fn an_answer_without_pages_is_taken_whatever_total_it_tells() {
 #[test]
 fn one_request_at_a_time_does_too() {
     let simulator = Simulator::start("");
-    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 8", "in_flight = 1"));
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 40", "in_flight = 1"));
     done(&space, "mirror42-fetch", &["08_coalitions"]);
     done(&space, "mirror42-extract", &["08_coalitions"]);
     assert_mirrors(&space, &simulator, "08_coalitions");
@@ -332,5 +336,6 @@ fn progress_counts_the_pages_that_were_read_in_vain() {
     let stderr = done(&space, "mirror42-fetch", &["08_coalitions", "--log-format", "json"]);
     let last = stderr.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok()?.get("progress").cloned());
     let last = last.unwrap();
-    assert_eq!((&last["done"], &last["total"]), (&8.into(), &8.into()), "{last}");
+    assert_eq!(last["done"], last["total"], "{last}");
+    assert!(last["done"].as_u64() > Some(4), "{last}");
 }

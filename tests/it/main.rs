@@ -10,6 +10,8 @@ mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod paging;
+mod resume;
 mod rotate;
 mod simulator;
 mod space;
