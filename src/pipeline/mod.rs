@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::paths::Paths;
 
 pub use secrets::{Secret, Secrets};
+pub use toml_view::parse_duration;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
@@ -77,6 +78,8 @@ pub struct Limits {
     pub per_hour: Option<u32>,
     /// Requests that one fetch has under way at a time.
     pub in_flight: usize,
+    /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
+    pub max_wait: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -17,6 +17,8 @@ const MAX_DELETE: f64 = 0.2;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT: u32 = 8;
 const MOST_IN_FLIGHT: u32 = 256;
+// The window of the hourly limit and a margin: whatever of it is used up, an hour later it is not.
+const MAX_WAIT: Duration = Duration::from_secs(65 * 60);
 const PAGE: Page = Page { style: PageStyle::PageNumber, size: 100, records: Records::Elements };
 
 pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
@@ -64,7 +66,7 @@ fn api(mut view: View) -> Result<Api> {
         },
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
-            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize },
+            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
         },
         page: match view.take("page") {
             Some(value) => page(value.table()?, PAGE)?,
@@ -102,6 +104,7 @@ fn limits(mut view: View) -> Result<Limits> {
         per_second: view.take("per_second").map(|value| value.count()).transpose()?,
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
         in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
+        max_wait: MAX_WAIT,
     };
     view.finish()?;
     Ok(limits)
