@@ -1,17 +1,21 @@
 //! The HTTP client: one request, repeated until its verdict is final.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use ureq::http::{HeaderMap, Response};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Proxy};
 
+use super::departure::{self, Gate, Left};
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
 use super::token::{Authorization, Info, Wish};
 use crate::cli::Context;
 use crate::error::{Error, Result, excerpt};
-use crate::limiter::{Limiter, ServerLimits};
+use crate::limiter::{Limiter, ServerLimits, Slot};
 
 // The server answers 403 to a request without one.
 const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
@@ -84,7 +88,7 @@ pub struct Counts {
 pub struct Client {
     agent: Agent,
     base_url: String,
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
     authorization: Authorization,
     pub counts: Counts,
 }
@@ -106,11 +110,13 @@ impl Client {
             .timeout_recv_body(Some(api.timeout * WHOLE_BODY))
             .proxy(if is_loopback(&api.base_url) { None } else { Proxy::try_from_env() })
             .build();
-        let agent: Agent = config.into();
+        let limiter = Arc::new(Limiter::new(&context.pipeline.paths, api));
+        let gate = Gate { limiter: Arc::clone(&limiter), proxied: config.proxy().is_some() };
+        let agent = Agent::with_parts(config, DefaultConnector::new().chain(gate), DefaultResolver::default());
         Ok(Client {
             agent: agent.clone(),
             base_url: api.base_url.clone(),
-            limiter: Limiter::new(&context.pipeline.paths, api),
+            limiter,
             authorization: Authorization::new(context, agent)?,
             counts: Counts::default(),
         })
@@ -147,8 +153,7 @@ impl Client {
             if let Some(etag) = etag {
                 request = request.header("If-None-Match", etag);
             }
-            let asked = Asked::now(etag.is_some());
-            let outcome = self.counted(request.call(), asked).and_then(&read);
+            let outcome = self.counted(request.call(), etag).and_then(&read);
             match (outcome, &bearer) {
                 (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
                     self.authorization.refused(token).map_err(Stop::Error)?;
@@ -177,7 +182,11 @@ impl Client {
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.
-    fn counted(&self, response: Result<Response<ureq::Body>, ureq::Error>, asked: Asked) -> Result<Answer, Verdict> {
+    fn counted(
+        &self,
+        response: Result<Response<ureq::Body>, ureq::Error>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Verdict> {
         let response = response.map_err(|error| judge_fault(&error))?;
         let number = |name: &str| header(&response, name).and_then(|text| text.parse::<u32>().ok());
         let server = ServerLimits {
@@ -186,23 +195,20 @@ impl Client {
             hourly_remaining: number("x-hourly-ratelimit-remaining"),
         };
         // An answer that is none of the API's own says nothing of its limits.
-        if server != ServerLimits::default() || response.status() == 200 {
-            self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+        if let Some(slot) = departure::sent().filter(|_| server != ServerLimits::default() || response.status() == 200)
+        {
+            self.heard(slot, server, &response).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
         }
-        answer(response, asked)
+        answer(response, etag)
     }
-}
 
-/// When an attempt began, and what it told the server.
-pub struct Asked {
-    at: Timestamp,
-    since: Instant,
-    with_etag: bool,
-}
-
-impl Asked {
-    pub fn now(with_etag: bool) -> Asked {
-        Asked { at: Timestamp::now(), since: Instant::now(), with_etag }
+    fn heard(&self, slot: Slot, server: ServerLimits, response: &Response<ureq::Body>) -> Result<()> {
+        self.limiter.observe(slot, server)?;
+        let of_the_second = header(response, "retry-after").is_none_or(|text| ["0", "1"].contains(&text.trim()));
+        if response.status() == 429 && of_the_second && server.hourly_remaining != Some(0) {
+            self.limiter.widen(slot)?;
+        }
+        Ok(())
     }
 }
 
@@ -216,8 +222,9 @@ fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str>
     response.headers().get(name)?.to_str().ok()
 }
 
-/// A response with status 200, or 304 where that was asked for, once its body has come; else its verdict.
-pub fn answer(mut response: Response<ureq::Body>, asked: Asked) -> Result<Answer, Verdict> {
+/// A response to this thread's last request with status 200, or 304 where that was asked for with an `ETag`, once its body has
+/// come; else its verdict.
+pub fn answer(mut response: Response<ureq::Body>, etag: Option<&str>) -> Result<Answer, Verdict> {
     let body = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
     let body = body.map_err(|error| judge_fault(&error))?;
     let head = Head {
@@ -226,15 +233,16 @@ pub fn answer(mut response: Response<ureq::Body>, asked: Asked) -> Result<Answer
         retry_after: header(&response, "retry-after"),
         location: header(&response, "location"),
     };
-    let not_modified = head.status == 304 && asked.with_etag;
+    let not_modified = head.status == 304 && etag.is_some();
     if head.status != 200 && !not_modified {
         return Err(judge(&head, &body, SystemTime::now()));
     }
     if !not_modified && is_html(head.content_type, &body) {
         return Err(Verdict::again(describe(&head, &body)));
     }
+    let Left { at, since } = departure::left();
     let headers = response.headers().clone();
-    Ok(Answer { not_modified, body, asked_at: asked.at, asked: asked.since, took: asked.since.elapsed(), headers })
+    Ok(Answer { not_modified, body, asked_at: at, asked: since, took: since.elapsed(), headers })
 }
 
 /// Why an attempt ended without a value.
@@ -259,14 +267,20 @@ impl Retry<'_> {
     pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
         let (mut tries, mut put_offs) = (0, 0);
         loop {
-            self.wait_for_slot(waiting)?;
+            let outer = departure::arm(Some(self.wait_for_slot(waiting)?));
             self.counts.requests.fetch_add(1, Ordering::Relaxed);
-            let verdict = match attempt() {
+            let outcome = attempt();
+            departure::arm(outer);
+            let verdict = match outcome {
                 Ok(value) => return Ok(value),
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Verdict(verdict)) => verdict,
             };
             let wait = match &verdict {
+                Verdict::Held => {
+                    self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
                 Verdict::Fail { why } => return Err(self.failure(why, "The answer is final.")),
                 // A limit of the server's is no fault of the request, and is waited for more patiently.
                 Verdict::Wait { wait, .. } => {
@@ -295,27 +309,22 @@ impl Retry<'_> {
     }
 
     fn sleep(&self, wait: Duration) -> Result<()> {
-        if self.limiter.sleep(wait) {
-            return Ok(());
-        }
-        Err(Error::failed(format!("could not {}: another request failed first", self.what)))
+        if self.limiter.sleep(wait) { Ok(()) } else { Err(self.stopped()) }
     }
 
-    /// Reserves a slot and waits for it. The server may have closed the door meanwhile: then anew.
-    fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<()> {
-        loop {
-            let slot = self.limiter.reserve()?;
-            if slot.wait >= NOTEWORTHY {
-                let until = jiff::Timestamp::now() + slot.wait;
+    fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<Slot> {
+        let slot = self.limiter.wait_for_slot(|wait, until| {
+            if wait >= NOTEWORTHY {
                 let note = format!("waiting for the rate limit until {until:.0}");
                 log::info!(target: self.stage, "{note}");
                 waiting(&note);
             }
-            self.sleep(slot.wait)?;
-            if self.limiter.take_up(&slot)? {
-                return Ok(());
-            }
-        }
+        })?;
+        slot.ok_or_else(|| self.stopped())
+    }
+
+    fn stopped(&self) -> Error {
+        Error::failed(format!("could not {}: another request failed first", self.what))
     }
 
     fn failure(&self, why: &str, tries: &str) -> Error {

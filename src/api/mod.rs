@@ -1,10 +1,11 @@
 //! One request to the API, until it has an answer that can be used or a reason to give up.
 //!
 //! The only room that knows of HTTP. Each attempt takes a slot of the shared [`crate::limiter`],
-//! gets its authorization ([`token`]) and is judged by one table ([`outcome`]); [`Client::get`]
+//! gets its authorization ([`token`]), counts from when it leaves ([`departure`]) and is judged by one table ([`outcome`]); [`Client::get`]
 //! repeats it as the verdict says.
 
 mod client;
+mod departure;
 mod link;
 mod outcome;
 pub mod token;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
 
-use super::client::{Asked, Counts, Retry, Stop, answer};
+use super::client::{Counts, Retry, Stop, answer};
 use super::outcome::Verdict;
 use crate::cli::Context;
 use crate::error::{Error, Result};
@@ -214,9 +214,8 @@ impl OAuth2 {
             "client_secret": self.client_secret.reveal(),
         });
         let request = self.agent.post(&self.url).header("Content-Type", "application/json");
-        let asked = Asked::now(false);
         let response = request.send(body.to_string()).map_err(|error| super::outcome::judge_fault(&error))?;
-        let body = match answer(response, asked) {
+        let body = match answer(response, None) {
             Ok(answer) => answer.body,
             // Here 401 means that the credentials are wrong, which no other token mends.
             Err(Verdict::Unauthorized { why }) => return Err(Verdict::Fail { why }),

@@ -36,7 +36,8 @@ use pool::Pool;
 /// Fetches the pages of stages from the API
 ///
 /// Every series of pages is read whole, or the pages of the last good fetch stay. Without stage
-/// names, all stages that fetch are fetched, in the order of the pipeline file.
+/// names, all stages that fetch are fetched, in the order of the pipeline file. Exit codes: 0 done, 1 failed, 2 usage,
+/// 3 another fetch of a stage is under way, 75 the API allows no more for now, run again later.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42-fetch", version)]
 pub struct Args {

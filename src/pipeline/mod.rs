@@ -19,6 +19,7 @@ use crate::paths::Paths;
 
 pub use body_path::BodyPath;
 pub use secrets::{Secret, Secrets};
+pub use toml_view::parse_duration;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
@@ -79,6 +80,8 @@ pub struct Limits {
     pub per_hour: Option<u32>,
     /// Requests that one fetch has under way at a time.
     pub in_flight: usize,
+    /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
+    pub max_wait: Duration,
 }
 
 /// How an index is read, page by page.

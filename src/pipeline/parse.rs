@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT: u32 = 40;
 const MOST_IN_FLIGHT: u32 = 256;
 const PAGE_SIZE: u32 = 100;
+// The window of the hourly limit and a margin: whatever of it is used up, an hour later it is not.
+const MAX_WAIT: Duration = Duration::from_secs(65 * 60);
 
 pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
     let mut root = Text { file, text }.parse()?;
@@ -66,7 +68,7 @@ fn api(mut view: View) -> Result<Api> {
         },
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
-            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize },
+            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
         },
         page: match view.take("page") {
             Some(value) => page(value.table()?, default_page()?)?,
@@ -104,6 +106,7 @@ fn limits(mut view: View) -> Result<Limits> {
         per_second: view.take("per_second").map(|value| value.count()).transpose()?,
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
         in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
+        max_wait: MAX_WAIT,
     };
     view.finish()?;
     Ok(limits)

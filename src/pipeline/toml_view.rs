@@ -239,7 +239,7 @@ fn element<'a>(text: Text<'a>, key: &str, item: Spanned<DeValue<'a>>) -> Value<'
 }
 
 /// Jiff's friendly durations in units of fixed length, and days of 24 hours.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.parse().ok()?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(duration).ok()

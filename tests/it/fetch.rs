@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -118,33 +118,7 @@ fn what_is_fetched_and_extracted_is_what_the_api_has_day_after_day() {
     }
 }
 
-#[test]
-fn limits_are_kept_by_two_processes_at_once() {
-    let simulator = Simulator::start("--limits 5/1200 --window sliding --latency 100ms");
-    // The server says its limits itself, so `none` of our own must do as well.
-    let space = simulator.space(&two_lists());
-    let began = Instant::now();
-    let fetches = ["a", "b"].map(|stage| space.spawn("mirror42-fetch", &[stage]));
-    fetches.into_iter().for_each(succeeds);
-    let stats = simulator.stats();
-    assert_eq!(stats["rate_limited"], 0, "{stats}");
-    let requests = stats["requests_in_all"].as_u64().unwrap();
-    assert_eq!(requests, 18 + 4 + 1, "350 coalitions by 20 and by 100, and a token");
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(1050 * requests / 5 + 1000), "{took:?} for {requests} requests");
-}
-
-fn two_lists() -> String {
-    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap();
-    let stage = |name: &str, size: u32| {
-        format!(
-            "[[stage]]\nname = \"{name}\"\nfetch = \"/v2/coalitions\"\nkey = [\"id\"]\npage = {{ size = {size} }}\n"
-        )
-    };
-    format!("{}{}{}", api.replace("per_second = 2", "per_second = 5"), stage("a", 20), stage("b", 100))
-}
-
-fn succeeds(process: Child) {
+pub fn succeeds(process: Child) {
     let output = process.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -110,7 +110,7 @@ const TRIED: &str = "It was tried 7 times.";
 
 const OF_A_SERIES: &str = "A page of it was read 6 times, and the whole did not add up once.";
 
-const LASTING: [Lasting; 19] = [
+const LASTING: [Lasting; 18] = [
     Lasting {
         path: "/v2/coalitions",
         fault: "kind = 'token-expired'",
@@ -195,12 +195,6 @@ const LASTING: [Lasting; 19] = [
         path: "/v2/campus/{5}/achievements",
         fault: "kind = 'json-error'; status = 404",
         cause: "it answered 404 application/json: Bad Request: The simulator was told to refuse this",
-        detail: FINAL,
-    },
-    Lasting {
-        path: "/v2/campus/{6}/achievements",
-        fault: "kind = 'rate-limited'; retry_after = 9999",
-        cause: "it answered 429 text/plain: 429 Too Many Requests (Spam Rate Limit Exceeded); it wants no request for 9999 s",
         detail: FINAL,
     },
     Lasting {
@@ -433,31 +427,6 @@ fn credentials_that_are_wrong_or_missing_are_told() {
         "the API's client id is not set\n  hint: Put it into the environment variable `FT_CLIENT_ID`, or into a file \
          `.env` beside the pipeline (mode 0600).\n"
     );
-}
-
-#[test]
-fn a_limiter_file_that_cannot_be_understood_is_begun_anew() {
-    let simulator = Simulator::start("--limits 20/1200");
-    let space = simulator.project();
-    let port = simulator.url.rsplit(':').next().unwrap();
-    let file = format!(".mirror42/limiter-127.0.0.1_{port}.json");
-    let huge = u64::MAX;
-    for text in [
-        String::new(),
-        "{\"blocked_until_ms\":17".to_owned(),
-        "\0\0\0\0".to_owned(),
-        "[1, 2, 3]".to_owned(),
-        format!(
-            "{{\"blocked_until_ms\":{huge},\"last_ms\":{huge},\"second\":[[{huge},1]],\"hour\":[[{huge},4294967295],[5,1]]}}"
-        ),
-    ] {
-        space.write(&file, &text);
-        let began = Instant::now();
-        done(&space, "mirror42-fetch", &["08_coalitions"]);
-        assert!(began.elapsed() < Duration::from_secs(3), "{text}");
-        let state: serde_json::Value = serde_json::from_slice(&fs::read(space.path().join(&file)).unwrap()).unwrap();
-        assert_eq!(state["server_per_hour"], 1200, "{text}");
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod embedded;
 mod extract;
 mod fetch;
 mod fetch_faults;
+mod limiter;
 mod load;
 mod load_crash;
 mod load_refusals;

@@ -27,7 +27,7 @@ const CRATES: [(&str, &[&str]); 23] = [
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "pg"]),
+    ("nix", &["driver", "files", "limiter", "pg"]),
     ("percent_encoding", &["fetch", "pg", "simulate"]),
     ("postgres", &["load", "pg", "validate"]),
     ("rayon", &["extract"]),
