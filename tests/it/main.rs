@@ -3,6 +3,7 @@
 mod docs;
 mod driver;
 mod embedded;
+mod examples;
 mod extract;
 mod fetch;
 mod fetch_faults;
