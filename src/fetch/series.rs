@@ -186,6 +186,11 @@ impl Series {
         Some(total.map_or(1, |total| total.div_ceil(size).clamp(1, MOST_PAGES + 1)))
     }
 
+    /// Whether the server says that there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_some_and(|(total, _)| total == Some(0))
+    }
+
     /// Takes in a page that has come.
     pub fn take(&mut self, number: u32, page: Page) {
         self.outstanding -= 1;
