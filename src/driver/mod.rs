@@ -5,6 +5,7 @@
 mod child;
 mod db;
 mod demo;
+mod requests;
 mod run;
 mod schedule;
 mod staleness;
@@ -63,8 +64,11 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Say for every stage what would run, and why
+    /// Say for every stage what would run and why, how many requests that takes, and how long
     Plan {
+        /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
+        #[arg(long)]
+        probe: bool,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -101,9 +105,10 @@ pub fn run(args: Args) -> Result<()> {
                 Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
             run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
         }
-        Verb::Plan { api } => {
+        Verb::Plan { probe, api } => {
             api.apply(&mut context.pipeline)?;
-            status::plan(&context)
+            let options = Options { environment: environment(&api, None), ..options(&args.common) };
+            status::plan(&context, probe.then_some(&options))
         }
         Verb::Status { api, database } => {
             api.apply(&mut context.pipeline)?;

@@ -11,6 +11,7 @@ mod journal;
 mod page;
 mod plan;
 mod pool;
+mod probe;
 mod seal;
 mod series;
 #[cfg(test)]
@@ -44,6 +45,9 @@ pub struct Args {
     /// The stages to fetch
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
+    /// Fetch nothing: say how many requests each stage would take, by asking for its first page
+    #[arg(long)]
+    probe: bool,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -65,7 +69,10 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     let client = Client::open(&context)?;
-    stages.into_iter().try_for_each(|(stage, fetch)| run_stage(&context, &client, stage, fetch))
+    stages.into_iter().try_for_each(|(stage, fetch)| match args.probe {
+        true => probe::stage(&context.pipeline, &client, stage, fetch),
+        false => run_stage(&context, &client, stage, fetch),
+    })
 }
 
 fn run_stage(context: &Context, client: &Client, stage: &Stage, fetch: &Fetch) -> Result<()> {

@@ -9,8 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::{Answer, Verdict};
-use crate::error::excerpt;
+use crate::api::{Answer, Client, Request, Verdict};
+use crate::error::{Result, excerpt};
 use crate::files::sha256_of;
 use crate::pipeline::{self, PageStyle, Total};
 use crate::receipt;
@@ -51,6 +51,19 @@ pub struct Same {
 pub enum Next {
     Link(String),
     Cursor(String),
+}
+
+/// Gets the page at this address, which is asked for again until the answer is one.
+pub fn get(client: &Client, request: &Request, expected: &pipeline::Page) -> Result<Got> {
+    client.get(request, |answer| {
+        let mut got = Got::read(answer, expected)?;
+        if let Got::Page(page) = &mut got
+            && let Some(Next::Link(link)) = &mut page.next
+        {
+            *link = client.follow(request.url, link)?;
+        }
+        Ok(got)
+    })
 }
 
 impl Got {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::drift::MOST_READS;
 use super::journal::{Journal, Left, PageLine};
-use super::page::{Got, Next};
+use super::page::{self, Got};
 use super::plan::Plan;
-use super::series::{Ask, Series, State, Target};
-use crate::api::{Client, Request, Verdict};
+use super::series::{Ask, Series, State};
+use crate::api::{Client, Request};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::paths::page_file;
@@ -194,10 +194,7 @@ impl<'a> Work<'a> {
             }
             if let Some((series, ask)) = board.ask() {
                 board.begun += 1;
-                let url = match &ask.target {
-                    Target::Path(path) => self.pool.client.url(path),
-                    Target::Url(url) => url.clone(),
-                };
+                let url = ask.url(self.pool.client);
                 return Some(Job { series, key: board.series[series].series.plan.key.clone(), url, ask });
             }
             board.idle += 1;
@@ -211,15 +208,7 @@ impl<'a> Work<'a> {
         client.pause(job.ask.pause);
         let waiting = |note: &str| task.note(note);
         let request = Request { stage, url: &job.url, etag: job.ask.etag.as_deref(), waiting: &waiting };
-        let got = client.get(&request, |answer| {
-            let mut got = Got::read(answer, &fetch.page)?;
-            if let Got::Page(page) = &mut got
-                && let Some(Next::Link(link)) = &mut page.next
-            {
-                *link = client.follow(&job.url, link)?;
-            }
-            Ok::<Got, Verdict>(got)
-        })?;
+        let got = page::get(client, &request, &fetch.page)?;
         if let Got::Page(page) = &got {
             files::write(&page_file(folder, job.key.as_deref(), job.ask.number), &page.body)?;
         }
@@ -344,9 +333,10 @@ impl<'a> Board<'a> {
         None
     }
 
+    /// What is begun goes first: a fetch that is killed leaves few series that are not whole, each of which costs a request.
     fn open(&mut self, index: usize) {
         if !std::mem::replace(&mut self.series[index].open, true) {
-            self.open.push_back(index);
+            self.open.push_front(index);
         }
     }
 }

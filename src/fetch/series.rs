@@ -14,6 +14,7 @@ use super::drift::{MOST_READS, Reading, Readings};
 use super::journal::Pages;
 use super::page::{Got, Next, Same};
 use super::plan::{PLAIN, Plan};
+use crate::api::Client;
 use crate::pipeline::{self, PageStyle, Total};
 use crate::receipt::{self, Proof};
 
@@ -85,6 +86,16 @@ pub enum Target {
     Path(String),
     /// A full address.
     Url(String),
+}
+
+impl Ask {
+    /// The full address, at this API.
+    pub fn url(&self, client: &Client) -> String {
+        match &self.target {
+            Target::Path(path) => client.url(path),
+            Target::Url(url) => url.clone(),
+        }
+    }
 }
 
 /// What is to be done about a series.
@@ -251,6 +262,11 @@ impl<'a> Series<'a> {
     /// As [`Series::count`]; none but the first, where the total is absurd.
     fn believable_count(&self) -> u64 {
         Some(self.count()).filter(|count| *count <= MOST_PAGES).unwrap_or(1)
+    }
+
+    /// Whether [`Series::left`] is all there is to come, once the first page is here.
+    pub fn knows_its_end(&self) -> bool {
+        matches!(self.course, Course::Counted | Course::Single)
     }
 
     /// Requests to be made or under way, as far as is known.
