@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 
-pub use secrets::{Secret, Secrets};
+pub use crate::secret::Secret;
+pub use secrets::Secrets;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;

@@ -28,7 +28,7 @@ const CRATES: [(&str, &[&str]); 23] = [
     ("jaq_std", &["extract"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "files", "pg"]),
-    ("percent_encoding", &["fetch", "pg", "simulate"]),
+    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("sha2", &["export", "files", "pipeline"]),
