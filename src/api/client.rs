@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime};
 use ureq::http::Response;
 use ureq::{Agent, Proxy};
 
+use super::auth::Authorization;
+use super::login::Login;
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
-use super::token::{Authorization, Info, Wish};
+use super::query;
+use super::token::{Info, Wish};
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::limiter::{Limiter, ServerLimits};
@@ -47,6 +50,9 @@ pub struct Counts {
 pub struct Client {
     agent: Agent,
     base_url: String,
+    /// `api.headers` and `api.query`.
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
     limiter: Limiter,
     authorization: Authorization,
     pub counts: Counts,
@@ -73,6 +79,8 @@ impl Client {
         Ok(Client {
             agent: agent.clone(),
             base_url: api.base_url.clone(),
+            headers: api.headers.clone(),
+            query: api.query.clone(),
             limiter: Limiter::new(&context.pipeline.paths, api),
             authorization: Authorization::new(context, agent)?,
             counts: Counts::default(),
@@ -85,9 +93,9 @@ impl Client {
         self.limiter.stop();
     }
 
-    /// The full address of a path, as messages name it.
+    /// The full address of a path, as it is asked for and as messages name it.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url)
+        format!("{}{}", self.base_url, query::extended(path, &self.query))
     }
 
     /// Gets `path` (with its query) until `read` can use the answer. `stage` is who asks, for the log;
@@ -102,24 +110,27 @@ impl Client {
         let url = self.url(path);
         let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
         // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
-        self.authorization.bearer(&retry, waiting)?;
+        self.authorization.credential(&retry, waiting)?;
         retry.run(waiting, || {
-            let bearer = self.authorization.bearer(&retry, waiting).map_err(Stop::Error)?;
-            let request = self.agent.get(&url);
-            let request = match &bearer {
-                Some(token) => request.header("Authorization", format!("Bearer {}", token.reveal())),
-                None => request,
-            };
-            let outcome = self.counted(request.call()).and_then(&read);
-            match (outcome, &bearer) {
-                (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
-                    self.authorization.refused(token).map_err(Stop::Error)?;
-                    Err(Stop::Verdict(Verdict::Unauthorized { why }))
-                }
-                // There is no other token to be had.
-                (Err(Verdict::Unauthorized { why }), _) => Err(Stop::Verdict(Verdict::Fail { why })),
-                (outcome, _) => outcome.map_err(Stop::Verdict),
+            let credential = self.authorization.credential(&retry, waiting).map_err(Stop::Error)?;
+            let mut request = self.agent.get(&url);
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
             }
+            if let Some(credential) = &credential {
+                request = request.header(&credential.name, credential.value.reveal());
+            }
+            let outcome = self.counted(request.call()).and_then(&read);
+            outcome.or_else(|verdict| match (verdict, &credential) {
+                (Verdict::Unauthorized { why }, Some(credential)) => {
+                    let another = self.authorization.refused(credential).map_err(Stop::Error)?;
+                    // Where there is no other to be had, the answer is final.
+                    let verdict = if another { Verdict::Unauthorized { why } } else { Verdict::Fail { why } };
+                    Err(Stop::Verdict(verdict))
+                }
+                (Verdict::Unauthorized { why }, None) => Err(Stop::Verdict(Verdict::Fail { why })),
+                (verdict, _) => Err(Stop::Verdict(verdict)),
+            })
         })
     }
 
@@ -127,7 +138,12 @@ impl Client {
     /// `waiting` as in [`Client::get`].
     pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
         let asker = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: String::new() };
-        self.authorization.token(wish, &asker, waiting)
+        self.authorization.oauth2().map_or(Ok(None), |oauth2| oauth2.fulfil(wish, &asker, waiting))
+    }
+
+    /// Where a person consents, if tokens are given for that.
+    pub fn login(&self) -> Option<&Login> {
+        self.authorization.oauth2()?.login()
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.

@@ -1,5 +1,6 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod auth;
 mod docs;
 mod driver;
 mod embedded;
@@ -10,6 +11,7 @@ mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod login;
 mod rotate;
 mod simulator;
 mod space;
