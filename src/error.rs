@@ -28,6 +28,8 @@ pub enum Kind {
     Guard,
     /// Validation failed: exit code 5.
     Invalid,
+    /// The API's limits allow no more for now; the run can be resumed: exit code 75, `EX_TEMPFAIL` of sysexits.h.
+    Later,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Locked => 3,
             Kind::Guard => 4,
             Kind::Invalid => 5,
+            Kind::Later => 75,
         }
     }
 
@@ -48,6 +51,7 @@ impl Kind {
             3 => Kind::Locked,
             4 => Kind::Guard,
             5 => Kind::Invalid,
+            75 => Kind::Later,
             _ => Kind::Failed,
         }
     }
@@ -96,6 +100,11 @@ impl Error {
     /// Validation failed (exit code 5).
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(Kind::Invalid, message)
+    }
+
+    /// The API's limits allow no more for now (exit code 75): the run can be resumed.
+    pub fn later(message: impl Into<String>) -> Error {
+        Error::new(Kind::Later, message)
     }
 
     /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind
@@ -244,6 +253,13 @@ mod tests {
         let error = Error::guard("too much").at("here").detail("one").detail("two").hint("act");
         let twin = Error::from_json(Kind::Guard, error.to_json()).unwrap();
         assert_eq!((twin.to_string(), twin.kind()), (error.to_string(), error.kind()));
+    }
+
+    #[test]
+    fn every_kind_is_told_by_its_exit_code() {
+        for kind in [Kind::Failed, Kind::Usage, Kind::Locked, Kind::Guard, Kind::Invalid, Kind::Later] {
+            assert_eq!(Kind::from_exit_code(kind.exit_code().into()), kind);
+        }
     }
 
     #[test]

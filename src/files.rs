@@ -217,6 +217,19 @@ pub fn sweep(folder: &Path) -> Result<()> {
     temporaries(folder, TEMPORARY)?.iter().try_for_each(|path| remove(path))
 }
 
+/// As [`sweep`], the folders below it too.
+pub fn sweep_tree(folder: &Path) -> Result<()> {
+    sweep(folder)?;
+    let entries = fs::read_dir(folder).map_err(|cause| Error::io("list", folder, &cause))?;
+    for entry in entries {
+        let entry = entry.map_err(|cause| Error::io("list", folder, &cause))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts in its place what a killed writer had written for `target` if `is_whole` (there may be blanks after it), and
 /// removes what it had only begun. The caller holds the lock that keeps other writers of this file out.
 pub fn recover(target: &Path, is_whole: impl Fn(&[u8]) -> bool) -> Result<()> {

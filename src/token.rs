@@ -18,7 +18,8 @@ use crate::secret::Secret;
 /// Looks after the OAuth2 token of the API
 ///
 /// The token itself is never printed; it is in .mirror42/token.json, readable by its owner only. Exit codes:
-/// 0 done, 1 no token could be had, 2 usage or an API that is not authorized by OAuth2.
+/// 0 done, 1 no token could be had, 2 usage or an API that is not authorized by OAuth2, 75 the API allows no more for now,
+/// run again later.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42-token", version)]
 pub struct Args {

@@ -9,7 +9,7 @@
 //! | 401 | another token, then again; fail where there is no other |
 //! | 403, 404 with HTML (bot filter, a proxy's page) | again |
 //! | 4xx with JSON, or with nothing | fail with the server's own message |
-//! | 429, 503 with `Retry-After` | put off until then, for all processes; fail if that is hours away |
+//! | 429, 503 with `Retry-After` | put off until then, for all processes; later (exit code 75) if that is longer than `--max-wait` |
 //! | 5xx | again |
 //! | connection refused, reset, closed early, timed out, wrong length | again |
 //! | a body above the size limit, a wrong address, a failed TLS handshake | fail |
@@ -18,7 +18,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::error::excerpt;
+use super::departure::Held;
+use crate::error::{Error, excerpt};
 
 /// How often one request is sent before it is given up. With the waits between, about a minute.
 pub const TRIES: u32 = 7;
@@ -28,7 +29,6 @@ pub const PUT_OFFS: u32 = 20;
 
 // The limits count a second and an hour. Without `Retry-After` it is by far more likely the second.
 const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
-const LONGEST_PUT_OFF: Duration = Duration::from_secs(2 * 3600);
 
 /// A judged attempt that gave nothing to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Verdict {
     Again { why: String },
     /// The server wants no requests for so long.
     Wait { why: String, wait: Duration },
+    /// It was not sent: the limits have changed since its slot was reserved.
+    Held,
     /// The token was refused.
     Unauthorized { why: String },
     /// No repetition will help.
@@ -54,6 +56,7 @@ impl Verdict {
             | Verdict::Wait { why, .. }
             | Verdict::Unauthorized { why }
             | Verdict::Fail { why } => why,
+            Verdict::Held => "it was held back",
         }
     }
 }
@@ -85,9 +88,6 @@ pub fn judge(head: &Head, body: &[u8], now: SystemTime) -> Verdict {
 }
 
 fn put_off(why: String, wait: Duration) -> Verdict {
-    if wait > LONGEST_PUT_OFF {
-        return Verdict::Fail { why: format!("{why}; it wants no request for {} s", wait.as_secs()) };
-    }
     Verdict::Wait { why, wait: wait.max(SHORTEST_PUT_OFF) }
 }
 
@@ -110,6 +110,11 @@ pub fn judge_fault(error: &ureq::Error) -> Verdict {
             Verdict::Fail { why: format!("no safe connection can be made: {cause}") }
         }
         ureq::Error::Io(cause) => Verdict::again(format!("the connection broke: {cause}")),
+        ureq::Error::Other(cause) if cause.is::<Held>() => Verdict::Held,
+        ureq::Error::Other(cause) => match cause.downcast_ref::<Error>() {
+            Some(ours) => Verdict::Fail { why: ours.message().to_string() },
+            None => Verdict::again(format!("the connection broke: {cause}")),
+        },
         other => Verdict::again(format!("the connection broke: {other}")),
     }
 }
@@ -198,18 +203,11 @@ mod tests {
             }
         };
         assert_eq!(wait(Some("3600")), 3600);
+        assert_eq!(wait(Some("99999")), 99999);
         assert_eq!(wait(Some("Thu, 01 Jan 1970 00:01:00 GMT")), 60);
         assert_eq!(wait(Some("soon")), 1);
         assert_eq!(wait(Some("0")), 1);
         assert_eq!(wait(None), 1);
-    }
-
-    #[test]
-    fn a_server_that_wants_no_request_for_hours_is_not_waited_for() {
-        let head = Head { status: 429, content_type: "text/plain", retry_after: Some("99999"), location: None };
-        let verdict = judge(&head, b"no", SystemTime::UNIX_EPOCH);
-        let why = "it answered 429 text/plain: no; it wants no request for 99999 s";
-        assert_eq!(verdict, Verdict::Fail { why: why.into() });
     }
 
     #[test]

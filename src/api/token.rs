@@ -259,13 +259,16 @@ impl OAuth2 {
             form.push(("redirect_uri", &login.redirect_uri));
         }
         let response = self.agent.post(&self.owner.url).send_form(form);
-        let granted = response.map_err(|error| judge_fault(&error)).and_then(answer).and_then(|answer| {
-            let granted = serde_json::from_slice::<Granted>(&answer.body).ok();
-            // The parser's message could repeat the token.
-            granted
-                .filter(|granted| !granted.access_token.is_empty() && fits_header(&granted.access_token))
-                .ok_or_else(|| Verdict::again("it answered 200 without an access token"))
-        });
+        let granted = response
+            .map_err(|error| judge_fault(&error))
+            .and_then(|response| answer(response, None))
+            .and_then(|answer| {
+                let granted = serde_json::from_slice::<Granted>(&answer.body).ok();
+                // The parser's message could repeat the token.
+                granted
+                    .filter(|granted| !granted.access_token.is_empty() && fits_header(&granted.access_token))
+                    .ok_or_else(|| Verdict::again("it answered 200 without an access token"))
+            });
         granted.inspect(Granted::hide).map_err(|verdict| match (ask, verdict) {
             (Ask::Code(_), Verdict::Again { why } | Verdict::Fail { why } | Verdict::Unauthorized { why }) => {
                 Stop::Error(

@@ -31,7 +31,8 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
+/// later.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42", version)]
 pub struct Args {
@@ -122,6 +123,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
     let variables = [
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
+        ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -152,14 +154,18 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     }
     let setting = demo::set_up(&context, args)?;
     drop(lock);
-    let api = ApiArgs { api_url: Some(setting.simulator.url.clone()), limits: setting.limits.map(String::from) };
+    let api = ApiArgs {
+        api_url: Some(setting.simulator.url.clone()),
+        limits: setting.limits.map(String::from),
+        ..ApiArgs::default()
+    };
     api.apply(&mut context.pipeline)?;
     let targets = targets_of(&context, &[], true)?;
     let options = Options { environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
     // The next simulator has another port.
-    files::remove(&Limiter::clock(&context.pipeline.paths, &context.pipeline.api))?;
+    files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
     if !common.quiet {
         cli::print(format_args!("{}", demo::next_steps(&setting)));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::child::{self, Message, Told};
 use super::schedule::{Job, Schedule, Targets};
 use crate::cli::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
 use crate::progress::{self, Task};
@@ -32,7 +32,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
     let (sender, receiver) = channel();
     let mut runner =
         Runner { context, options, sender, receiver, running: HashMap::new(), tasks: HashMap::new(), started: 0 };
-    let mut failure = None;
+    let mut failure: Option<Error> = None;
     loop {
         while failure.is_none() && runner.running.len() < options.jobs {
             match schedule.next()? {
@@ -57,8 +57,9 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
                     schedule.doubt(stage);
                     forced.update(context, &schedule)?;
                 }
-                // What else is under way is let finish: its work is kept.
-                if failure.is_none() {
+                // What else is under way is let finish: its work is kept. A failure that somebody has to look at is
+                // told rather than one that passes with time.
+                if failure.as_ref().is_none_or(|first| first.kind() == Kind::Later && error.kind() != Kind::Later) {
                     failure = Some(error);
                 }
             }

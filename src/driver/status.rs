@@ -2,13 +2,13 @@
 
 use super::run;
 use super::schedule::{self, Decided};
-use super::staleness::{age_s, span};
+use super::staleness::span;
 use super::summary::{number, table};
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, embedded, ledger};
 use crate::pipeline::Secret;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, age_s};
 
 /// Prints what would run and why.
 pub fn plan(context: &Context) -> Result<()> {

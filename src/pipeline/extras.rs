@@ -75,7 +75,7 @@ pub fn query(value: Value, page: &Page) -> Result<Vec<(String, String)>> {
         if name.is_empty() {
             return Err(value.error("`api.query` has a parameter without a name".to_string()));
         }
-        if page.style.parameters().contains(&name.as_str()) {
+        if page.parameters().any(|own| own == name) {
             return Err(sends_itself(&value, "api.query", "parameter", &name));
         }
         query.push((name, text));
@@ -85,7 +85,7 @@ pub fn query(value: Value, page: &Page) -> Result<Vec<(String, String)>> {
 
 /// A stage that is paged another way than the API may clash with `api.query` by itself.
 pub fn check_page(value: &Value, page: &Page, query: &[(String, String)]) -> Result<()> {
-    match query.iter().find(|(name, _)| page.style.parameters().contains(&name.as_str())) {
+    match query.iter().find(|(name, _)| page.parameters().any(|own| own == name)) {
         Some((name, _)) => {
             Err(value.error(format!("this stage is paged by the parameter `{name}`, which `api.query` sets for all")))
         }

@@ -5,6 +5,7 @@
 //! `schema.sql` is the one place for those.
 
 mod auth;
+mod body_path;
 mod extras;
 mod parse;
 mod secrets;
@@ -21,7 +22,9 @@ use crate::paths::Paths;
 
 pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
+pub use body_path::BodyPath;
 pub use secrets::Secrets;
+pub use toml_view::parse_duration;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
@@ -71,41 +74,73 @@ pub struct Limits {
     pub per_hour: Option<u32>,
     /// Requests that one fetch has under way at a time.
     pub in_flight: usize,
+    /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
+    pub max_wait: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How an index is read, page by page.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     pub style: PageStyle,
     /// Records asked for in one request.
     pub size: u32,
-    pub records: Records,
+    /// The parameter that asks for so many; none: it is not asked for.
+    pub size_param: Option<String>,
+    /// Where the records stand in the body of an answer.
+    pub records: BodyPath,
+    pub total: Total,
+    /// The member that tells a raw record from all others of its series.
+    pub id: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the next page is asked for.
+#[derive(Clone, Debug, PartialEq)]
 pub enum PageStyle {
-    /// `page=2&per_page=100`, with `X-Total` saying how many records there are in all.
-    PageNumber,
+    /// By its number: `page=2`. The first has the number `first`.
+    PageNumber { param: String, first: u32 },
+    /// By the number of records before it: `offset=100`.
+    Offset { param: String },
+    /// By the address in the `Link` header, relation `next` (RFC 8288).
+    LinkHeader,
+    /// By what stands at `next` in the body: a cursor to send in `param`, or an address.
+    Cursor { param: String, next: BodyPath },
     /// One request is the whole answer.
     None,
 }
 
-impl PageStyle {
+/// Where an answer says how many records there are in all pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Total {
+    Header(String),
+    Body(BodyPath),
+    /// Nowhere: that a series is whole is then proven as well as it can be.
+    Unknown,
+}
+
+impl Page {
     /// The parameters that ask for a page.
-    pub fn parameters(self) -> &'static [&'static str] {
-        match self {
-            PageStyle::PageNumber => &["page", "per_page"],
-            PageStyle::None => &[],
-        }
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let style = match &self.style {
+            PageStyle::PageNumber { param, .. } | PageStyle::Offset { param } | PageStyle::Cursor { param, .. } => {
+                Some(param)
+            }
+            PageStyle::LinkHeader | PageStyle::None => None,
+        };
+        style.into_iter().chain(&self.size_param).map(String::as_str)
     }
 }
 
-/// Where the records stand in the body of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
-    /// `.[]`: the body is an array of them.
-    Elements,
-    /// `.`: the body is one record.
-    Whole,
+impl PageStyle {
+    /// As pipeline.toml names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PageStyle::PageNumber { .. } => "page-number",
+            PageStyle::Offset { .. } => "offset",
+            PageStyle::LinkHeader => "link-header",
+            PageStyle::Cursor { .. } => "cursor",
+            PageStyle::None => "none",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +166,7 @@ pub struct Stage {
 
 #[derive(Clone, Debug)]
 pub enum Source {
-    Fetch(Fetch),
+    Fetch(Box<Fetch>),
     /// The raw records that another stage fetched.
     From(String),
 }
@@ -216,7 +251,7 @@ impl Pipeline {
     /// The stage whose pages `stage` is filtered from: itself, or the one it names with `from`.
     pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, &'a Fetch)> {
         let (source, fetch) = match &stage.source {
-            Source::Fetch(fetch) => (stage, Some(fetch)),
+            Source::Fetch(fetch) => (stage, Some(&**fetch)),
             Source::From(name) => {
                 let source = self.known_stage(name)?;
                 (source, source.fetch())

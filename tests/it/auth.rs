@@ -54,7 +54,8 @@ fn project(address: &str, auth: &str, api: &str, paths: &[&str]) -> Space {
     );
     for path in paths {
         let name = path.trim_start_matches('/').split('?').next().unwrap();
-        pipeline.push_str(&format!("[[stage]]\nname = '{name}'\nfetch = '{path}'\nkey = ['id']\n"));
+        let page = if name == "linked" { "page = { style = 'link-header', size_param = '' }\n" } else { "" };
+        pipeline.push_str(&format!("[[stage]]\nname = '{name}'\nfetch = '{path}'\nkey = ['id']\n{page}"));
     }
     [("TOKEN", TOKEN), ("USER", USER), ("PASSWORD", PASSWORD), ("KEY", KEY)]
         .into_iter()
@@ -258,7 +259,12 @@ fn echo(request: &Request) -> Reply {
             let to = format!("https://h/?token={}&{}", sent.replace(' ', "%20").replace('"', "%22"), REFRESH_TOKEN);
             Reply { status: 302, headers: Vec::new(), body: String::new() }.with("Location", to)
         }
-        "/page" => Reply::json(format!("[{{\"id\":1,\"said\":{quoted}}}]")),
+        "/page" => Reply::json(format!("[{{\"id\":1,\"said\":{quoted}}}]")).with("ETag", quoted),
+        "/linked" => {
+            let next = format!("/refused?{}", sent.replace(' ', "%20").replace('"', "%22"));
+            Reply::json("[{\"id\":1}]").with("ETag", quoted).with("Link", format!("<{next}>; rel=\"next\""))
+        }
+        path if path.starts_with("/refused?") => Reply { status: 403, ..Reply::json("{}") },
         _ => Reply::json(quoted),
     }
 }
@@ -276,7 +282,7 @@ fn a_server_that_repeats_secrets_is_not_repeated() {
             garbled.push(request.path.clone());
             echo(request)
         });
-        let paths = ["/refused", "/unauthorized", "/cut", "/redirected", "/page", "/garbled"];
+        let paths = ["/refused", "/unauthorized", "/cut", "/redirected", "/page", "/garbled", "/linked"];
         let space = project(&server.address, auth, "", &paths);
         log_in_if_need_be(&space, auth);
         let mut written = BTreeMap::new();
@@ -301,7 +307,9 @@ fn a_server_that_repeats_secrets_is_not_repeated() {
         let page = written.remove("exports/page/pages/0001.json").unwrap();
         assert!(String::from_utf8(page).unwrap().contains(REFRESH_TOKEN), "a page stands as it was received");
         written.remove(".mirror42/token.json");
-        assert!(written.keys().any(|name| name.starts_with("logs/")), "{:?}", written.keys());
+        for name in ["logs/page.log", "exports/page/stage.json", "exports/linked/pages.new/journal.jsonl"] {
+            assert!(written.contains_key(name), "{name} of {:?}", written.keys());
+        }
         for (name, bytes) in &written {
             let text = String::from_utf8_lossy(bytes);
             for secret in secrets {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ pub fn mirror(space: &Space) {
     done(space, "mirror42-extract", &[]);
 }
 
-const TABLES: [(&str, &str); 8] = [
+pub const TABLES: [(&str, &str); 8] = [
     ("01_cursus", "cursus"),
     ("02_campus", "campuses"),
     ("03_achievements", "achievements"),
@@ -118,33 +118,7 @@ fn what_is_fetched_and_extracted_is_what_the_api_has_day_after_day() {
     }
 }
 
-#[test]
-fn limits_are_kept_by_two_processes_at_once() {
-    let simulator = Simulator::start("--limits 5/1200 --window sliding --latency 100ms");
-    // The server says its limits itself, so `none` of our own must do as well.
-    let space = simulator.space(&two_lists());
-    let began = Instant::now();
-    let fetches = ["a", "b"].map(|stage| space.spawn("mirror42-fetch", &[stage]));
-    fetches.into_iter().for_each(succeeds);
-    let stats = simulator.stats();
-    assert_eq!(stats["rate_limited"], 0, "{stats}");
-    let requests = stats["requests_in_all"].as_u64().unwrap();
-    assert_eq!(requests, 18 + 4 + 1, "350 coalitions by 20 and by 100, and a token");
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(1050 * requests / 5 + 1000), "{took:?} for {requests} requests");
-}
-
-fn two_lists() -> String {
-    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap();
-    let stage = |name: &str, size: u32| {
-        format!(
-            "[[stage]]\nname = \"{name}\"\nfetch = \"/v2/coalitions\"\nkey = [\"id\"]\npage = {{ size = {size} }}\n"
-        )
-    };
-    format!("{}{}{}", api.replace("per_second = 2", "per_second = 5"), stage("a", 20), stage("b", 100))
-}
-
-fn succeeds(process: Child) {
+pub fn succeeds(process: Child) {
     let output = process.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -163,7 +137,11 @@ fn a_fetch_that_is_killed_at_any_moment_is_made_good_by_the_next() {
         fetch.kill().unwrap();
         fetch.wait().unwrap();
         done(&space, "mirror42-fetch", &["08_coalitions"]);
-        assert_eq!(files(&space.paths().pages("08_coalitions")), pages);
+        assert!(
+            files(&space.paths().pages("08_coalitions")) == pages,
+            "{:?}",
+            names(&space.paths().pages("08_coalitions"))
+        );
         done(&space, "mirror42-extract", &["08_coalitions"]);
         assert_eq!(names(&space.paths().stage("08_coalitions")), ["all.json", "pages", "stage.json"]);
     }
@@ -272,7 +250,7 @@ fn an_answer_without_pages_is_taken_whatever_total_it_tells() {
 #[test]
 fn one_request_at_a_time_does_too() {
     let simulator = Simulator::start("");
-    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 8", "in_flight = 1"));
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 40", "in_flight = 1"));
     done(&space, "mirror42-fetch", &["08_coalitions"]);
     done(&space, "mirror42-extract", &["08_coalitions"]);
     assert_mirrors(&space, &simulator, "08_coalitions");
@@ -332,5 +310,6 @@ fn progress_counts_the_pages_that_were_read_in_vain() {
     let stderr = done(&space, "mirror42-fetch", &["08_coalitions", "--log-format", "json"]);
     let last = stderr.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok()?.get("progress").cloned());
     let last = last.unwrap();
-    assert_eq!((&last["done"], &last["total"]), (&8.into(), &8.into()), "{last}");
+    assert_eq!(last["done"], last["total"], "{last}");
+    assert!(last["done"].as_u64() > Some(4), "{last}");
 }

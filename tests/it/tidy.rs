@@ -28,7 +28,7 @@ const CRATES: [(&str, &[&str]); 24] = [
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "pg"]),
+    ("nix", &["driver", "files", "limiter", "pg"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["load", "pg", "validate"]),
     ("rayon", &["extract"]),
