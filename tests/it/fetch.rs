@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Child;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -282,19 +282,16 @@ fn the_memory_of_a_fetch_does_not_grow_with_the_number_of_pages() {
     });
     let space = one_stage(&format!("http://{}", server.address), "");
     let mut fetch = space.spawn("mirror42-fetch", &["things", "--log-format", "json"]);
-    let status = format!("/proc/{}/status", fetch.id());
-    let mut most_kb = 0;
-    wait_until("all pages are fetched", || {
-        let text = fs::read_to_string(&status).unwrap();
-        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        most_kb = peak.unwrap_or(0).max(most_kb);
-        fetch.try_wait().unwrap().is_some()
+    let mut stderr = fetch.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
     });
+    let (_, most_kb) = watched(&mut fetch);
     assert_eq!(server.requests(), PAGES);
     // The allocator rounds up to huge pages where it can: 40 to 61 MB were seen. What grew would be over 100.
     assert!((1..80_000).contains(&most_kb), "{most_kb} kB for 100 MB of pages");
-    let mut stderr = String::new();
-    fetch.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let stderr = reader.join().unwrap().unwrap();
     let progress = |line| serde_json::from_str::<Value>(line).unwrap().get("progress").cloned();
     let states: Vec<Value> = stderr.lines().filter_map(progress).collect();
     assert!(states.iter().all(|state| state["total"].is_null() || state["done"].as_u64() <= state["total"].as_u64()));
@@ -312,4 +309,39 @@ fn progress_counts_the_pages_that_were_read_in_vain() {
     let last = last.unwrap();
     assert_eq!(last["done"], last["total"], "{last}");
     assert!(last["done"].as_u64() > Some(4), "{last}");
+}
+
+/// 1,000,000 records from a server without limits.
+#[test]
+#[ignore = "a measurement: make bench"]
+fn measurement_of_10000_pages() {
+    const PAGES: u64 = 10_000;
+    let server = Server::start("127.0.0.1:0", |path| {
+        let first = (page_number(path) - 1) * 100;
+        let records: Vec<String> = (first..first + 100)
+            .map(|id| format!("{{\"id\":{id},\"name\":\"record {id}\",\"at\":\"2026-01-01T00:00:00Z\"}}"))
+            .collect();
+        Reply::json(format!("[{}]", records.join(","))).with("X-Total", PAGES * 100).with("X-Per-Page", 100)
+    });
+    let space = one_stage(&format!("http://{}", server.address), "");
+    let began = Instant::now();
+    let (code, peak_kb) = watched(&mut space.spawn("mirror42-fetch", &["things", "-q"]));
+    let rate = PAGES as f64 / began.elapsed().as_secs_f64();
+    assert_eq!((code, server.requests()), (Some(0), PAGES));
+    println!("10,000 pages of 100 records: {rate:.0} pages a second, peak memory {:.1} MB", f64::from(peak_kb) / 1e3);
+}
+
+/// Waits for a process; gives its exit code and the most memory it had, in kB.
+fn watched(process: &mut Child) -> (Option<i32>, u32) {
+    let status = format!("/proc/{}/status", process.id());
+    let mut most_kb = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        most_kb = peak.unwrap_or(0).max(most_kb);
+        if let Some(status) = process.try_wait().unwrap() {
+            return (status.code(), most_kb);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

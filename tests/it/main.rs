@@ -4,6 +4,7 @@ mod auth;
 mod docs;
 mod driver;
 mod embedded;
+mod examples;
 mod extract;
 mod fetch;
 mod fetch_faults;

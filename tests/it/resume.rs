@@ -150,3 +150,43 @@ fn a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one() {
     simulator.faults(&["kind = 'json-error'; times = 0"]);
     failed(&space, "mirror42-fetch", &["08_coalitions"], 1);
 }
+
+/// One kill at a random moment of each of 200 fetches: how many requests are sent again.
+#[test]
+#[ignore = "a campaign of minutes: make chaos"]
+fn campaign_of_200_kills() {
+    const STAGES: [&str; 3] = ["03_achievements", "05_projects", "08_coalitions"];
+    let simulator = Simulator::start("--latency 20ms-200ms");
+    let space = simulator.project();
+    done(&space, "mirror42-fetch", &["02_campus"]);
+    done(&space, "mirror42-extract", &["02_campus"]);
+    let sent = || simulator.stats()["requests_in_all"].as_u64().unwrap();
+    let (began, before) = (Instant::now(), sent());
+    done(&space, "mirror42-fetch", &STAGES);
+    let (took, calm) = (began.elapsed(), sent() - before);
+    let pages = |space: &Space| STAGES.map(|stage| files(&space.paths().pages(stage)));
+    let undisturbed = pages(&space);
+    let mut random = fastrand::Rng::with_seed(42);
+    let mut again = Vec::new();
+    for kill in 0..200 {
+        STAGES.iter().for_each(|stage| fs::remove_dir_all(space.paths().stage(stage)).unwrap());
+        let before = sent();
+        let mut fetch = space.spawn("mirror42-fetch", &STAGES);
+        std::thread::sleep(took.mul_f64(random.f64()));
+        fetch.kill().unwrap();
+        fetch.wait().unwrap();
+        // A stage that was whole before the kill is current: the driver does not fetch it again.
+        let left: Vec<&str> = STAGES.into_iter().filter(|stage| !space.paths().receipt(stage).exists()).collect();
+        if !left.is_empty() {
+            done(&space, "mirror42-fetch", &left);
+        }
+        assert!(pages(&space) == undisturbed, "kill {kill}");
+        again.push(sent() - before - calm);
+    }
+    let mean = again.iter().sum::<u64>() as f64 / again.len() as f64;
+    println!(
+        "200 kills of a fetch of {calm} requests: sent again {mean:.1} on average, {} at most",
+        again.iter().max().unwrap()
+    );
+    assert!(mean <= 40.0);
+}
