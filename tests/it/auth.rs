@@ -98,15 +98,23 @@ fn headers_and_query_go_with_every_request_for_a_page_and_not_with_that_for_a_to
         let user_agent = header("User-Agent");
         assert!(user_agent.starts_with("mirror42/") && header("Accept") == "application/json", "{user_agent}");
         heard.lock().unwrap().push([request.path.clone(), header("X-Api-Version"), header("X-Empty")]);
-        if request.path == "/token" { tokens() } else { Reply::json("[{\"id\":1}]") }
+        match request.path.as_str() {
+            "/token" => tokens(),
+            path if path.starts_with("/linked?locale") => {
+                Reply::json("[{\"id\":1}]").with("Link", "</linked?second=1>; rel=\"next\"")
+            }
+            _ => Reply::json("[{\"id\":2}]"),
+        }
     });
     let api = "headers = { 'X-Api-Version' = '2', X-Empty = '' }\nquery = { locale = 'en', 'fields[a]' = 'b c,d&e' }";
-    let space = project(&server.address, KINDS[3].0, api, &["/plain", "/own?locale=fr&x=1"]);
+    let space = project(&server.address, KINDS[3].0, api, &["/plain", "/own?locale=fr&x=1", "/linked"]);
     done(&space, "mirror42-fetch", &[]);
     let expected = [
         ["/token", "-", "-"],
         ["/plain?locale=en&fields[a]=b%20c,d%26e", "2", ""],
         ["/own?locale=fr&x=1&fields[a]=b%20c,d%26e", "2", ""],
+        ["/linked?locale=en&fields[a]=b%20c,d%26e", "2", ""],
+        ["/linked?second=1&locale=en&fields[a]=b%20c,d%26e", "2", ""],
     ];
     assert_eq!(*seen.lock().unwrap(), expected.map(|texts| texts.map(str::to_owned)));
 }
@@ -171,6 +179,11 @@ fn what_cannot_be_sent_is_told_with_its_line_and_column() {
         ("query = { x = 1 }".into(), "`api.query.x` is 1, expected a string".into(), 15),
         ("query = { per_page = '1' }".into(), own("api.query", "parameter", "per_page"), 22),
         ("query = { page = '1' }".into(), own("api.query", "parameter", "page"), 18),
+        (
+            "page = { style = 'offset', param = 'skip' }\nquery = { skip = '1' }".into(),
+            own("api.query", "parameter", "skip"),
+            18,
+        ),
         (
             "auth = { kind = 'oauth2', token_path = 'token' }".into(),
             "`api.auth.token_path` is \"token\", expected a path that begins with `/`".into(),
