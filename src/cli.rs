@@ -74,6 +74,9 @@ impl Common {
         });
         logs::init(&pipeline.paths, step, self.log_format, console)?;
         let secrets = Secrets::load(&pipeline.paths.dotenv())?;
+        if let Some(secret) = pipeline.api.auth.secret_variable().and_then(|name| secrets.get(name)) {
+            secret.hide();
+        }
         Ok(Context { pipeline, secrets })
     }
 }

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+use crate::secret::redact;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the exit code of the process says; cron and the driver read it.
@@ -72,7 +74,7 @@ struct Report {
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error(Box::new(Report { kind, message: message.into(), at: None, detail: Vec::new(), hint: None }))
+        Error(Box::new(Report { kind, message: safe(message), at: None, detail: Vec::new(), hint: None }))
     }
 
     /// A stage failed (exit code 1). `message` is the primary line: lower case, no period.
@@ -125,19 +127,19 @@ impl Error {
 
     /// Where: a file with its line, a URL, a record, a column.
     pub fn at(mut self, place: impl Into<String>) -> Error {
-        self.0.at = Some(place.into());
+        self.0.at = Some(safe(place));
         self
     }
 
     /// One more sentence of detail: what was found, what state things are in. May be called again.
     pub fn detail(mut self, sentence: impl Into<String>) -> Error {
-        self.0.detail.push(sentence.into());
+        self.0.detail.push(safe(sentence));
         self
     }
 
     /// What to do about it: an action, or nothing.
     pub fn hint(mut self, action: impl Into<String>) -> Error {
-        self.0.hint = Some(action.into());
+        self.0.hint = Some(safe(action));
         self
     }
 
@@ -157,6 +159,11 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.0.kind.exit_code())
     }
+}
+
+/// The text without what must not be told.
+fn safe(text: impl Into<String>) -> String {
+    redact(&text.into()).into_owned()
 }
 
 /// The whole message, without the program's name: what stands after `error: `.
@@ -195,6 +202,8 @@ pub fn printable(text: &str) -> String {
 
 /// The first `max` characters of `text`, printable, with `…` where something was cut.
 pub fn excerpt(text: &str, max: usize) -> String {
+    // Before the cut: half of a secret would not be found after it.
+    let text = &*redact(text);
     match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", printable(&text[..end])),
         None => printable(text),

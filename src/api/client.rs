@@ -10,12 +10,16 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Proxy};
 
+use super::auth::Authorization;
 use super::departure::{self, Gate, Left};
+use super::login::Login;
 use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
-use super::token::{Authorization, Info, Wish};
+use super::query;
+use super::token::{Info, Wish};
 use crate::cli::Context;
 use crate::error::{Error, Result, excerpt};
 use crate::limiter::{Limiter, ServerLimits, Slot};
+use crate::secret::redact;
 
 // The server answers 403 to a request without one.
 const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
@@ -60,8 +64,9 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The server's name for the body, to be kept with it; none if it holds a secret.
     pub fn etag(&self) -> Option<&str> {
-        self.header("etag")
+        self.header("etag").filter(|etag| redact(etag) == *etag)
     }
 
     /// The address of the next page, as the `Link` header names it.
@@ -88,6 +93,9 @@ pub struct Counts {
 pub struct Client {
     agent: Agent,
     base_url: String,
+    /// `api.headers` and `api.query`.
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
     limiter: Arc<Limiter>,
     authorization: Authorization,
     pub counts: Counts,
@@ -116,6 +124,8 @@ impl Client {
         Ok(Client {
             agent: agent.clone(),
             base_url: api.base_url.clone(),
+            headers: api.headers.clone(),
+            query: api.query.clone(),
             limiter,
             authorization: Authorization::new(context, agent)?,
             counts: Counts::default(),
@@ -133,9 +143,9 @@ impl Client {
         self.limiter.sleep(wait);
     }
 
-    /// The full address of a path, as messages name it.
+    /// The full address of a path, as it is asked for and as messages name it.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url)
+        format!("{}{}", self.base_url, query::extended(path, &self.query))
     }
 
     /// Gets an address until `read` can use the answer.
@@ -143,42 +153,52 @@ impl Client {
         let Request { stage, url, etag, waiting } = *request;
         let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
         // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
-        self.authorization.bearer(&retry, waiting)?;
+        self.authorization.credential(&retry, waiting)?;
         retry.run(waiting, || {
-            let bearer = self.authorization.bearer(&retry, waiting).map_err(Stop::Error)?;
+            let credential = self.authorization.credential(&retry, waiting).map_err(Stop::Error)?;
             let mut request = self.agent.get(url);
-            if let Some(token) = &bearer {
-                request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
             }
             if let Some(etag) = etag {
                 request = request.header("If-None-Match", etag);
             }
-            let outcome = self.counted(request.call(), etag).and_then(&read);
-            match (outcome, &bearer) {
-                (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
-                    self.authorization.refused(token).map_err(Stop::Error)?;
-                    Err(Stop::Verdict(Verdict::Unauthorized { why }))
-                }
-                // There is no other token to be had.
-                (Err(Verdict::Unauthorized { why }), _) => Err(Stop::Verdict(Verdict::Fail { why })),
-                (outcome, _) => outcome.map_err(Stop::Verdict),
+            if let Some(credential) = &credential {
+                request = request.header(&credential.name, credential.value.reveal());
             }
+            let outcome = self.counted(request.call(), etag).and_then(&read);
+            outcome.or_else(|verdict| match (verdict, &credential) {
+                (Verdict::Unauthorized { why }, Some(credential)) => {
+                    let another = self.authorization.refused(credential).map_err(Stop::Error)?;
+                    // Where there is no other to be had, the answer is final.
+                    let verdict = if another { Verdict::Unauthorized { why } } else { Verdict::Fail { why } };
+                    Err(Stop::Verdict(verdict))
+                }
+                (Verdict::Unauthorized { why }, None) => Err(Stop::Verdict(Verdict::Fail { why })),
+                (verdict, _) => Err(Stop::Verdict(verdict)),
+            })
         })
     }
 
     /// The full address of what an answer to `url` calls the next page. It is on the same server, or it is refused: the
     /// token would go there.
     pub fn follow(&self, url: &str, link: &str) -> Result<String, Verdict> {
-        super::link::resolve(url, link).ok_or_else(|| Verdict::Fail {
+        let next = super::link::resolve(url, link).ok_or_else(|| Verdict::Fail {
             why: format!("it names `{}` as the next page, where the token must not go", excerpt(link, 200)),
-        })
+        })?;
+        Ok(query::extended(&next, &self.query))
     }
 
     /// What can be told of the OAuth2 token, once the wish is fulfilled; none if there is no such token. `stage` and
     /// `waiting` as in [`Client::get`].
     pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
         let asker = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: String::new() };
-        self.authorization.token(wish, &asker, waiting)
+        self.authorization.oauth2().map_or(Ok(None), |oauth2| oauth2.fulfil(wish, &asker, waiting))
+    }
+
+    /// Where a person consents, if tokens are given for that.
+    pub fn login(&self) -> Option<&Login> {
+        self.authorization.oauth2()?.login()
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.

@@ -56,7 +56,7 @@ fn no_second_and_no_hour_holds_more_than_its_limit() {
             let slot = state.next(read.ms, rates).at_ms;
             state.reserve(slot);
             // Half of them are late, and have to ask for another moment.
-            now = at(slot - NOW + random.bool().then(|| random.i64(0..300)).unwrap_or(0));
+            now = at(slot - NOW + if random.bool() { random.i64(0..300) } else { 0 });
             state = reread(&state, &read, &now);
             let mut reserved = slot;
             while let Departure::At(later) = state.depart(now.ms, reserved, rates) {

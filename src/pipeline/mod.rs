@@ -4,11 +4,14 @@
 //! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
 //! `schema.sql` is the one place for those.
 
+mod auth;
 mod body_path;
+mod extras;
 mod parse;
 mod secrets;
 mod toml_view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +20,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 
+pub use crate::secret::Secret;
+pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
-pub use secrets::{Secret, Secrets};
+pub use secrets::Secrets;
 pub use toml_view::parse_duration;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
@@ -51,25 +56,14 @@ pub struct Api {
     /// Without a slash at the end.
     pub base_url: String,
     pub auth: Auth,
+    /// Names and values that are sent with every request for a page.
+    pub headers: Vec<(String, String)>,
+    /// Parameters of every request for a page whose own path does not name them.
+    pub query: Vec<(String, String)>,
     pub limits: Limits,
     pub page: Page,
     /// For the first byte of an answer.
     pub timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub enum Auth {
-    None,
-    /// `Authorization: Bearer` with the value of an environment variable.
-    Bearer {
-        token_env: String,
-    },
-    /// OAuth2 client credentials (RFC 6749, section 4.4).
-    OAuth2 {
-        token_path: String,
-        client_id_env: String,
-        client_secret_env: String,
-    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +115,19 @@ pub enum Total {
     Body(BodyPath),
     /// Nowhere: that a series is whole is then proven as well as it can be.
     Unknown,
+}
+
+impl Page {
+    /// The parameters that ask for a page.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let style = match &self.style {
+            PageStyle::PageNumber { param, .. } | PageStyle::Offset { param } | PageStyle::Cursor { param, .. } => {
+                Some(param)
+            }
+            PageStyle::LinkHeader | PageStyle::None => None,
+        };
+        style.into_iter().chain(&self.size_param).map(String::as_str)
+    }
 }
 
 impl PageStyle {
@@ -315,19 +322,16 @@ impl Pipeline {
 
     /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.
     pub fn fetch_definition(&self, fetch: &Fetch) -> String {
-        let auth = match &self.api.auth {
-            Auth::None => "none",
-            Auth::Bearer { .. } => "bearer",
-            Auth::OAuth2 { .. } => "oauth2",
-        };
-        hash_of(&[
-            "fetch",
-            &self.api.base_url,
-            auth,
-            &fetch.path,
-            fetch.each.as_deref().unwrap_or(""),
-            &format!("{:?}", fetch.page),
-        ])
+        let page = format!("{:?}", fetch.page);
+        let auth = self.api.auth.definition();
+        let each = fetch.each.as_deref().unwrap_or("");
+        let mut parts = vec!["fetch", &self.api.base_url, &auth, &fetch.path, each, &page];
+        // Their order in the file says nothing.
+        for (what, pairs) in [("header", &self.api.headers), ("query", &self.api.query)] {
+            let pairs: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            parts.extend(pairs.into_iter().flat_map(|(name, value)| [what, name, value]));
+        }
+        hash_of(&parts)
     }
 }
 

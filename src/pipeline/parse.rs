@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::toml_view::{Text, Value, View};
 use super::{
-    Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Limits, Page, PageStyle, Pipeline, Source, Stage, Total,
+    Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, OAuth2, Page, PageStyle, Pipeline, Source,
+    Stage, Total, extras,
 };
 use crate::error::Result;
 use crate::paths::Paths;
@@ -17,6 +18,10 @@ const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 const MAX_DELETE: f64 = 0.2;
 // The slowest page logged from the real server took 21 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
+// Shows the code to the person who logs in, since nothing of ours listens for a browser (the API of 42 knows it so).
+const REDIRECT_URI: &str = "urn:ietf:wg:oauth:2.0:oob";
+const AUTHORIZE_PATH: &str = "/oauth/authorize";
+const SCOPE: &str = "public";
 const IN_FLIGHT: u32 = 40;
 const MOST_IN_FLIGHT: u32 = 256;
 const PAGE_SIZE: u32 = 100;
@@ -59,21 +64,25 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
 
 fn api(mut view: View) -> Result<Api> {
     let base_url = view.need("base_url")?;
+    let auth = match view.take("auth") {
+        Some(value) => auth(value.table()?)?,
+        None => Auth::None,
+    };
+    let page = match view.take("page") {
+        Some(value) => page(value.table()?, default_page()?)?,
+        None => default_page()?,
+    };
     let api = Api {
         base_url: super::base_url(&base_url.name()?)
             .map_err(|what| base_url.error(format!("`api.base_url` {what}")))?,
-        auth: match view.take("auth") {
-            Some(value) => auth(value.table()?)?,
-            None => Auth::None,
-        },
+        headers: view.take("headers").map_or(Ok(Vec::new()), |value| extras::headers(value, &auth))?,
+        query: view.take("query").map_or(Ok(Vec::new()), |value| extras::query(value, &page))?,
+        auth,
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
             None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
         },
-        page: match view.take("page") {
-            Some(value) => page(value.table()?, default_page()?)?,
-            None => default_page()?,
-        },
+        page,
         timeout: or(view.take("timeout"), Value::duration, TIMEOUT)?,
     };
     view.finish()?;
@@ -85,20 +94,54 @@ fn auth(mut view: View) -> Result<Auth> {
     enum Kind {
         None,
         Bearer,
+        Basic,
+        Header,
         OAuth2,
     }
-    let kinds = [("oauth2", Kind::OAuth2), ("bearer", Kind::Bearer), ("none", Kind::None)];
+    #[derive(Clone, Copy)]
+    enum Asked {
+        ForTheApplication,
+        ForAPerson,
+    }
+    let grants = [("client_credentials", Asked::ForTheApplication), ("refresh_token", Asked::ForAPerson)];
+    let kinds = [
+        ("oauth2", Kind::OAuth2),
+        ("bearer", Kind::Bearer),
+        ("basic", Kind::Basic),
+        ("header", Kind::Header),
+        ("none", Kind::None),
+    ];
     let auth = match view.need("kind")?.choice(&kinds)? {
         Kind::None => Auth::None,
         Kind::Bearer => Auth::Bearer { token_env: view.need("token_env")?.name()? },
-        Kind::OAuth2 => Auth::OAuth2 {
-            token_path: view.need("token_path")?.name()?,
+        Kind::Basic => {
+            Auth::Basic { user_env: view.need("user_env")?.name()?, password_env: view.need("password_env")?.name()? }
+        }
+        Kind::Header => {
+            Auth::Header { name: extras::auth_header(&view.need("name")?)?, value_env: view.need("value_env")?.name()? }
+        }
+        Kind::OAuth2 => Auth::OAuth2(OAuth2 {
+            token_path: path(&view.need("token_path")?)?,
             client_id_env: view.need("client_id_env")?.name()?,
             client_secret_env: view.need("client_secret_env")?.name()?,
-        },
+            grant: match or(view.take("grant"), |value| value.choice(&grants), Asked::ForTheApplication)? {
+                Asked::ForTheApplication => Grant::ClientCredentials,
+                Asked::ForAPerson => Grant::RefreshToken {
+                    authorize_path: or(view.take("authorize_path"), path, AUTHORIZE_PATH.to_string())?,
+                    redirect_uri: or(view.take("redirect_uri"), Value::name, REDIRECT_URI.to_string())?,
+                    scope: or(view.take("scope"), Value::name, SCOPE.to_string())?,
+                },
+            },
+        }),
     };
     view.finish()?;
     Ok(auth)
+}
+
+/// A path of the API, which stands after its base URL.
+fn path(value: &Value) -> Result<String> {
+    let text = value.string()?;
+    if text.starts_with('/') { Ok(text) } else { Err(value.wrong("a path that begins with `/`")) }
 }
 
 fn limits(mut view: View) -> Result<Limits> {
@@ -277,22 +320,21 @@ fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {
     let page_value = view.take("page");
     let stage_max_age = view.take("max_age");
     match (fetch, from) {
-        (Some(path), None) => {
-            let text = path.string()?;
-            if !text.starts_with('/') {
-                return Err(path.wrong("a path that begins with `/`"));
-            }
+        (Some(fetch), None) => {
+            let text = path(&fetch)?;
             let each = each.map(|value| value.name()).transpose()?;
             if each.is_none() && text.contains('{') {
-                return Err(path.wrong("no `{…}` without `each`, the export whose records fill it"));
+                return Err(fetch.wrong("no `{…}` without `each`, the export whose records fill it"));
             }
+            let page = match page_value {
+                Some(value) => page(value.table()?, api.page.clone())?,
+                None => api.page.clone(),
+            };
+            extras::check_page(&fetch, &page, &api.query)?;
             Ok(Source::Fetch(Box::new(Fetch {
                 path: text,
                 each,
-                page: match page_value {
-                    Some(value) => page(value.table()?, api.page.clone())?,
-                    None => api.page.clone(),
-                },
+                page,
                 max_age: or(stage_max_age, Value::duration, max_age)?,
             })))
         }

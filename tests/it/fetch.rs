@@ -194,7 +194,7 @@ fn no_secret_is_written_anywhere_but_into_the_token_file() {
     written.insert("stderr".into(), output.stderr);
     written.insert("stderr of a failure".into(), refused.stderr.into());
     assert!(written.keys().any(|name| name.starts_with("logs/")), "{:?}", written.keys());
-    for secret in [CLIENT_SECRET, token["access_token"].as_str().unwrap(), "Bearer "] {
+    for secret in [CLIENT_SECRET, token["tokens"][0]["access_token"].as_str().unwrap(), "Bearer "] {
         let told = written.iter().find(|(_, bytes)| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
         assert_eq!(told.map(|(name, _)| name), None);
     }

@@ -1,5 +1,6 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod auth;
 mod docs;
 mod driver;
 mod embedded;
@@ -12,6 +13,7 @@ mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod login;
 mod paging;
 mod resume;
 mod rotate;
