@@ -1,10 +1,12 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod chaos;
 mod docs;
 mod driver;
 mod embedded;
 mod extract;
 mod fetch;
+mod fetch_connections;
 mod fetch_faults;
 mod load;
 mod load_crash;
