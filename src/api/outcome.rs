@@ -42,7 +42,7 @@ const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
 pub const LONGEST_PUT_OFF: Duration = Duration::from_secs(2 * 3600);
 
 /// Whether a process was given so many bad answers to its requests that none of them is an accident any more. Without
-/// this a server that fails every other time would be asked for days: each page passes after some tries. One that
+/// this a server that fails every other time would be asked for hours: each page passes after some tries. One that
 /// fails every twentieth time is never near it (about 500 of 10,000, where 2,600 are allowed).
 pub fn is_hopeless(bad_answers: u64, requests: u64) -> bool {
     bad_answers > 100 + requests / 4
@@ -204,7 +204,7 @@ fn message(body: &[u8]) -> Option<String> {
         false => parts.join(": "),
     };
     let text = title(&text).unwrap_or(&text);
-    (!text.is_empty()).then(|| excerpt(&text, 200))
+    (!text.is_empty()).then(|| excerpt(text, 200))
 }
 
 /// What an HTML page calls itself: all else in it is markup.

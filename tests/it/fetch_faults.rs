@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::fetch::{assert_mirrors, done, failed, files, message, one_stage};
 use crate::simulator::{Reply, Server, Simulator};
@@ -74,6 +75,63 @@ fn pass(faults: &[&str]) {
         assert!(played.as_object().unwrap().values().all(|times| times.as_u64() > Some(0)), "{fault}: {played}");
         assert_eq!(played.as_object().unwrap().len(), 1, "{fault}");
     }
+}
+
+/// The faults that the request for a token meets, and is judged by the same table.
+const PASSING_FOR_TOKENS: [&str; 10] = [
+    "kind = 'rate-limited'; retry_after = 1",
+    "kind = 'server-error'; status = 502",
+    "kind = 'bot-403'",
+    "kind = 'bot-200'",
+    "kind = 'redirect'; location = '/users/sign_in'",
+    "kind = 'drip'",
+    "kind = 'reset'",
+    "kind = 'truncated'",
+    "kind = 'not-gzip'",
+    "kind = 'garbage'",
+];
+
+#[test]
+fn a_token_is_had_in_spite_of_what_passes() {
+    let simulator = Simulator::start("");
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("30s", "500ms"));
+    for fault in PASSING_FOR_TOKENS {
+        simulator.faults(&[&format!("{fault}; path = '/oauth/token'")]);
+        simulator.reset_stats();
+        let _ = fs::remove_file(space.paths().token());
+        done(&space, "mirror42-fetch", &["-q", "01_cursus"]);
+        assert_eq!(simulator.stats()["requests"]["token"], 2, "{fault}");
+    }
+    simulator.faults(&["kind = 'redirect'; path = '/oauth/token'"]);
+    fs::remove_file(space.paths().token()).unwrap();
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["01_cursus"], 1),
+        format!(
+            "could not get a token from `{}/oauth/token`: it redirects to https://signin.intra.42.fr/users/sign_in (302), \
+             where the token must not go\n  detail: The answer is final.\n  detail: The pages of the last good fetch are \
+             kept.\n",
+            simulator.url
+        )
+    );
+}
+
+#[test]
+fn a_limit_that_ends_at_a_date_is_waited_for_until_then() {
+    let refused = AtomicBool::new(false);
+    let server = Server::start("127.0.0.1:0", move |_| match refused.swap(true, Ordering::Relaxed) {
+        false => {
+            let until = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
+            Reply { status: 429, headers: vec![("Retry-After", until)], body: "Spam".into() }
+        }
+        true => Reply::json("[{\"id\":1}]").with("X-Total", 1),
+    });
+    let space = one_stage(&format!("http://{}", server.address), "");
+    let began = Instant::now();
+    let log = done(&space, "mirror42-fetch", &[]);
+    let took = began.elapsed();
+    // The date has no parts of a second.
+    assert!((Duration::from_millis(1900)..Duration::from_secs(10)).contains(&took), "{took:?}");
+    assert!(log.contains(": it answered 429: Spam; trying again in "), "{log}");
 }
 
 /// A fault that does not pass, and the words that end the fetch: the cause, and the detail.
