@@ -1,5 +1,6 @@
 //! The HTTP client: one request, repeated until its verdict is final.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,12 +9,12 @@ use jiff::Timestamp;
 use ureq::http::{HeaderMap, Response};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, Proxy, ResponseExt};
 
 use super::auth::Authorization;
 use super::departure::{self, Gate, Left};
 use super::login::Login;
-use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_html, judge, judge_fault};
+use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_hopeless, is_html, judge, judge_fault};
 use super::query;
 use super::token::{Info, Wish};
 use crate::cli::Context;
@@ -25,11 +26,13 @@ use crate::secret::redact;
 const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 // A page of 100 projects weighs 5 MB; nothing the API has comes near this.
-const BODY_LIMIT_BYTES: u64 = 256 << 20;
-// A whole body may take so many times as long as its first byte.
-const WHOLE_BODY: u32 = 10;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+const BODY_LIMIT_BYTES: u64 = 64 << 20;
+// Of an answer that is no data only the beginning is told.
+const TOLD_BYTES: u64 = 64 << 10;
+// A whole body may take so many times as long as its first byte: 5 MB at 40 kB a second.
+const WHOLE_BODY: u32 = 4;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(32);
 // With several requests under way, each waits some seconds for its slot: that is no news.
 const NOTEWORTHY: Duration = Duration::from_secs(60);
 
@@ -87,6 +90,8 @@ pub struct Counts {
     pub requests: AtomicU64,
     /// Attempts that gave nothing to use.
     pub retries: AtomicU64,
+    /// Those of them that were not put off.
+    pub bad_answers: AtomicU64,
 }
 
 /// The API as all threads of a process share it.
@@ -112,7 +117,10 @@ impl Client {
             .accept("application/json")
             .max_idle_connections_per_host(api.limits.in_flight)
             .max_idle_connections(api.limits.in_flight)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_resolve(Some(CONNECT_TIMEOUT.min(api.timeout)))
+            .timeout_connect(Some(CONNECT_TIMEOUT.min(api.timeout)))
+            .timeout_send_request(Some(api.timeout))
+            .timeout_send_body(Some(api.timeout))
             .timeout_recv_response(Some(api.timeout))
             .timeout_per_read(Some(api.timeout))
             .timeout_recv_body(Some(api.timeout * WHOLE_BODY))
@@ -245,13 +253,22 @@ fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str>
 /// A response to this thread's last request with status 200, or 304 where that was asked for with an `ETag`, once its body has
 /// come; else its verdict.
 pub fn answer(mut response: Response<ureq::Body>, etag: Option<&str>) -> Result<Answer, Verdict> {
-    let body = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
-    let body = body.map_err(|error| judge_fault(&error))?;
+    let mut body = Vec::new();
+    if matches!(response.status().as_u16(), 200 | 304) {
+        // The limit is one of the bytes that come out of the gzip.
+        let whole = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
+        body = whole.map_err(|error| judge_fault(&error))?;
+    } else {
+        // Its status decides, even if no more of it arrives.
+        let _ = response.body_mut().as_reader().take(TOLD_BYTES).read_to_end(&mut body);
+    }
+    let uri = response.get_uri();
     let head = Head {
         status: response.status().as_u16(),
         content_type: header(&response, "content-type").unwrap_or(""),
         retry_after: header(&response, "retry-after"),
         location: header(&response, "location"),
+        origin: &format!("{}://{}", uri.scheme_str().unwrap_or(""), uri.authority().map_or("", |at| at.as_str())),
     };
     let not_modified = head.status == 304 && etag.is_some();
     if head.status != 200 && !not_modified {
@@ -282,8 +299,8 @@ pub struct Retry<'a> {
 }
 
 impl Retry<'_> {
-    /// Runs `attempt` until it succeeds, cannot succeed, has been tried [`TRIES`] times, or has been
-    /// put off [`PUT_OFFS`] times.
+    /// Runs `attempt` until it succeeds, cannot succeed, has been tried [`TRIES`] times or put off [`PUT_OFFS`] times,
+    /// or too many other requests of this process went as badly.
     pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
         let (mut tries, mut put_offs) = (0, 0);
         loop {
@@ -315,6 +332,7 @@ impl Retry<'_> {
                     if tries == TRIES {
                         return Err(self.failure(verdict.why(), &format!("It was tried {TRIES} times.")));
                     }
+                    self.bear(verdict.why())?;
                     backoff(tries)
                 }
             };
@@ -326,6 +344,17 @@ impl Retry<'_> {
                 self.sleep(wait)?;
             }
         }
+    }
+
+    /// Counts a bad answer; fails if there were too many to this process.
+    fn bear(&self, why: &str) -> Result<()> {
+        let bad_answers = self.counts.bad_answers.fetch_add(1, Ordering::Relaxed) + 1;
+        let requests = self.counts.requests.load(Ordering::Relaxed);
+        if !is_hopeless(bad_answers, requests) {
+            return Ok(());
+        }
+        let why = format!("the server gave {bad_answers} bad answers to {requests} requests; the last: {why}");
+        Err(self.failure(&why, "So many are no accident."))
     }
 
     fn sleep(&self, wait: Duration) -> Result<()> {
@@ -352,8 +381,8 @@ impl Retry<'_> {
     }
 }
 
-/// 0.5, 1, 2, 4 … s, each shortened by up to half at random so that threads do not march in step.
+/// Up to 1, 2, 4, 8 … s: any time between none and all of that, at random. Requests that failed together are spread
+/// over the whole of it and do not come back together.
 fn backoff(tries: u32) -> Duration {
-    let full = FIRST_WAIT.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST_WAIT);
-    full.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    FIRST_WAIT.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST_WAIT).mul_f64(fastrand::f64())
 }

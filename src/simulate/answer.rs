@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -30,11 +30,29 @@ pub enum Manner {
     Chunked,
     /// With the full `Content-Length`, half of the bytes, and then the end of the connection.
     Truncated,
+    /// With a `Content-Length` larger than the body, all of it, and then the end of the connection.
+    LongLength,
+    /// With half the `Content-Length`; the other half of the body follows on the wire all the same.
+    ShortLength,
+    /// A byte every so often; after the last one blanks, without end.
+    Drip {
+        every_ms: u64,
+    },
+    /// So many times over.
+    Repeated(u32),
+    /// Compressed, with some bytes that are not those.
+    CorruptGzip,
+    /// As it is, but said to be compressed.
+    NotGzip,
     /// Never.
     Hang,
     /// Not at all: the connection is reset.
     Reset,
 }
+
+/// What a `Content-Length` that is too large says too much.
+const TOO_LONG: u64 = 100;
+const MIB: usize = 1 << 20;
 
 const JSON: &str = "application/json; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -101,8 +119,36 @@ impl Answer {
         self
     }
 
+    /// A body of blanks, which JSON may begin with; nobody ever holds more than one MiB of it.
+    pub fn oversized(size_mib: u32) -> Answer {
+        Answer { manner: Manner::Repeated(size_mib), ..Answer::json(200, vec![b' '; MIB]) }
+    }
+
+    /// The same, compressed: a file of gzip may have many members, and each of these is a MiB of blanks.
+    pub fn gzip_bomb(size_mib: u32) -> Answer {
+        Answer { manner: Manner::Repeated(size_mib), ..Answer::json(200, vec![b' '; MIB]).gzip() }
+    }
+
+    /// Puts the body into the coding that its client takes, or into what its manner takes for one.
+    pub fn encoded(self, takes_gzip: bool) -> Answer {
+        match self.manner {
+            _ if self.body.is_empty() => self,
+            Manner::Repeated(_) | Manner::Drip { .. } => self,
+            Manner::NotGzip => self.with("content-encoding", "gzip"),
+            Manner::CorruptGzip => {
+                let mut answer = self.gzip();
+                // In the middle: neither the header nor the checksum, but what they are about.
+                let middle = answer.body.len() / 2;
+                answer.body.iter_mut().skip(middle).take(4).for_each(|byte| *byte = !*byte);
+                answer
+            }
+            _ if takes_gzip => self.gzip(),
+            _ => self,
+        }
+    }
+
     /// Compresses the body, fast rather than small: the wire is a loopback.
-    pub fn gzip(mut self) -> Answer {
+    fn gzip(mut self) -> Answer {
         self.headers.push(("vary", "Accept-Encoding".to_owned()));
         let mut encoder = GzEncoder::new(Vec::with_capacity(self.body.len() / 4), Compression::fast());
         // Writing into memory does not fail; if it did, the plain body would do.
@@ -113,6 +159,14 @@ impl Answer {
         self
     }
 
+    /// Cuts off the half of the body that a `Content-Length` which is too small does not announce.
+    pub fn beyond(&mut self) -> Vec<u8> {
+        match self.manner {
+            Manner::ShortLength => self.body.split_off(self.body.len() / 2),
+            _ => Vec::new(),
+        }
+    }
+
     /// Puts the answer into hyper's form.
     pub fn into_response(self) -> Response<Payload> {
         let mut builder = Response::builder().status(self.status);
@@ -120,13 +174,15 @@ impl Answer {
             builder = builder.header(*name, value);
         }
         // 304 carries the headers of the answer it stands for, and no length.
-        let length = self.body.len() as u64;
-        if self.manner == Manner::Truncated {
-            builder = builder.header("content-length", length);
-        }
+        let mut length = self.body.len() as u64;
         let mut rest = Bytes::from(self.body);
-        if self.manner == Manner::Truncated {
-            rest.truncate(rest.len() / 2);
+        match self.manner {
+            Manner::Truncated => rest.truncate(rest.len() / 2),
+            Manner::LongLength => length += TOO_LONG,
+            _ => {}
+        }
+        if matches!(self.manner, Manner::Truncated | Manner::LongLength) {
+            builder = builder.header("content-length", length);
         }
         let payload = Payload { rest, length, manner: self.manner, pause: None };
         // A header that is not one can only come from the command line; better said than dropped.
@@ -148,7 +204,7 @@ pub struct Payload {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a truncated body waits before it breaks off, so that its first half is surely sent.
+/// How long a body that is too short waits before it breaks off, so that what there is of it is surely sent.
 const PAUSE: Duration = Duration::from_millis(20);
 const CHUNK: usize = 64 * 1024;
 
@@ -158,6 +214,16 @@ impl Body for Payload {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let size = match self.manner {
+            Manner::Drip { every_ms } => {
+                ready!(self.paused(Duration::from_millis(every_ms), context));
+                let byte = if self.rest.is_empty() { Bytes::from_static(b" ") } else { self.rest.split_to(1) };
+                return Poll::Ready(Some(Ok(Frame::data(byte))));
+            }
+            Manner::Repeated(0) => 0,
+            Manner::Repeated(times) => {
+                self.manner = Manner::Repeated(times - 1);
+                return Poll::Ready(Some(Ok(Frame::data(self.rest.clone()))));
+            }
             Manner::Chunked => CHUNK.min(self.rest.len()),
             _ => self.rest.len(),
         };
@@ -165,25 +231,32 @@ impl Body for Payload {
             let data = self.rest.split_to(size);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        if self.manner != Manner::Truncated {
+        if !matches!(self.manner, Manner::Truncated | Manner::LongLength) {
             return Poll::Ready(None);
         }
-        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
-        match pause.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Some(Err(io::Error::other("a truncated answer, as ordered")))),
-        }
+        ready!(self.paused(PAUSE, context));
+        Poll::Ready(Some(Err(io::Error::other("an answer shorter than it says, as ordered"))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.manner == Manner::Whole
+        self.rest.is_empty() && matches!(self.manner, Manner::Whole | Manner::ShortLength)
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.manner {
-            Manner::Chunked => SizeHint::default(),
+            Manner::Chunked | Manner::Drip { .. } | Manner::Repeated(_) => SizeHint::default(),
             _ => SizeHint::with_exact(self.length),
         }
+    }
+}
+
+impl Payload {
+    /// Waits once for so long.
+    fn paused(&mut self, pause: Duration, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+        ready!(sleep.as_mut().poll(context));
+        self.pause = None;
+        Poll::Ready(())
     }
 }
 

@@ -10,8 +10,9 @@ use crate::simulate::answer::{self, Answer, Manner};
 use crate::simulate::control::Hold;
 use crate::simulate::data::World;
 use crate::simulate::distort::distort;
-use crate::simulate::drift;
+use crate::simulate::drift::{self, Place};
 use crate::simulate::faults::{Fault, Faults, Kind};
+use crate::simulate::generate::rng_for;
 use crate::simulate::limits::{Left, Limiter, Verdict};
 use crate::simulate::oauth;
 use crate::simulate::options::{Latency, Serve, Which};
@@ -131,8 +132,15 @@ impl Simulator {
         if let Some(answer) = fault.as_ref().and_then(|fault| self.failure(fault, call)) {
             return answer;
         }
-        let kind = fault.map_or(Kind::Slow, |fault| fault.kind);
-        if is_api { with_limits(self.resource(call, target, kind), left) } else { distort(self.oauth(call), kind) }
+        let answer = match is_api {
+            true => self.resource(call, target, fault.as_ref().map(|fault| fault.kind)),
+            false => self.oauth(call),
+        };
+        let answer = match &fault {
+            Some(fault) => distort(answer, fault),
+            None => answer,
+        };
+        if is_api { with_limits(self.revalidate(call, answer), left) } else { answer }
     }
 
     pub fn rendered(&self) -> Arc<Rendered> {
@@ -151,17 +159,29 @@ impl Simulator {
     }
 
     /// How long this call takes; the same call takes as long again.
-    fn latency_of(&self, call: &Call) -> Duration {
+    pub fn latency_of(&self, call: &Call) -> Duration {
         let heavy = call.path == "/v2/coalitions" || call.path.ends_with("/projects");
         let (least, most) = match self.latency {
             Latency::None => return Duration::ZERO,
             Latency::Realistic if heavy => (800, 3000),
             Latency::Realistic => (200, 1200),
+            Latency::Logged if self.is_the_slow_page(call) => (6000, 21_000),
+            Latency::Logged => (200, 1200),
             Latency::Between { least_ms, most_ms } => (least_ms, most_ms),
         };
         let part = format!("{}?{}", call.path, call.raw_query);
-        let mut rng = crate::simulate::generate::rng_for(self.which.seed, &part, 0);
+        let mut rng = rng_for(self.which.seed, &part, 0);
         Duration::from_millis(rng.u64(least..=most))
+    }
+
+    /// Which page it was that the log of the real server shows is not known: here the seed says.
+    fn is_the_slow_page(&self, call: &Call) -> bool {
+        let pages = match call.path.as_str() {
+            "/v2/coalitions" => 4,
+            "/v2/cursus/21/projects" => 6,
+            _ => return false,
+        };
+        call.query().page() == rng_for(self.which.seed, &call.path, 0).usize(1..=pages)
     }
 
     /// The faults that take the place of an answer.
@@ -184,6 +204,9 @@ impl Simulator {
                 lock(&self.tokens).revoke(call.bearer().unwrap_or_default());
                 self.unauthorized("The access token expired")
             }
+            Kind::Oversized => Answer::oversized(fault.size_mib),
+            Kind::GzipBomb => Answer::gzip_bomb(fault.size_mib),
+            Kind::NotModified => Answer::json(304, Vec::new()).without("content-type"),
             Kind::Hang => Answer { manner: Manner::Hang, ..Answer::html(504) },
             Kind::Reset => Answer { manner: Manner::Reset, ..Answer::html(502) },
             _ => return None,
@@ -218,36 +241,36 @@ impl Simulator {
         }
     }
 
-    fn resource(&self, call: &Call, target: Target, kind: Kind) -> Answer {
+    fn resource(&self, call: &Call, target: Target, fault: Option<Kind>) -> Answer {
         if call.method != "GET" {
             return Answer::html(404);
         }
-        if let (Kind::DriftInsert | Kind::DriftRemove, Target::List(list)) = (kind, target) {
+        if let (Some(kind), Target::List(list)) = (fault, target) {
             self.shift(list, kind);
         }
         let rendered = self.rendered();
-        let answer = match target {
+        match target {
             Target::Cursus => Answer::json(200, rendered.cursus().to_vec()),
             Target::Campus(at) => Answer::json(200, rendered.campus(at).to_vec()),
-            Target::Nothing => return Answer::html(404),
+            Target::Nothing => Answer::html(404),
             Target::List(list) => match page(&rendered, list, call) {
                 Ok(answer) => answer,
-                Err(Refusal { error, message }) => return Answer::refusal(400, error, &message),
+                Err(Refusal { error, message }) => Answer::refusal(400, error, &message),
             },
-        };
-        let answer = distort(answer, kind);
-        let etag = answer::etag(&answer.body);
-        self.revalidate(call, answer.with("etag", etag))
+        }
     }
 
-    /// 304 if the client has this very body.
-    fn revalidate(&self, call: &Call, mut answer: Answer) -> Answer {
-        let etag = answer.headers.iter().find(|(name, _)| *name == "etag").map(|(_, tag)| tag.clone());
+    /// Gives a good answer its ETag; 304 if the client has this very body.
+    fn revalidate(&self, call: &Call, answer: Answer) -> Answer {
+        if answer.status != 200 {
+            return answer;
+        }
+        let etag = answer::etag(&answer.body);
         let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-        let known = call.header("if-none-match").is_some_and(|tags| {
-            tags.split(',')
-                .any(|tag| tag.trim() == "*" || etag.as_deref().is_some_and(|etag| strong(etag) == strong(tag)))
-        });
+        let known = call
+            .header("if-none-match")
+            .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == "*" || strong(&etag) == strong(tag)));
+        let mut answer = answer.with("etag", &etag);
         if known && answer.manner == Manner::Whole {
             lock(&self.stats).not_modified += 1;
             answer.status = 304;
@@ -257,11 +280,17 @@ impl Simulator {
         answer
     }
 
+    /// Changes the index, if that is what this fault is about.
     fn shift(&self, list: List, kind: Kind) {
         let mut world = self.rendered().world.clone();
         match kind {
-            Kind::DriftInsert => drift::insert(&mut world, list),
-            _ => drift::remove(&mut world, list),
+            Kind::DriftInsert => drift::insert(&mut world, list, Place::First),
+            Kind::DriftRemove => drift::remove(&mut world, list),
+            Kind::DriftSwap => {
+                drift::remove(&mut world, list);
+                drift::insert(&mut world, list, Place::Last);
+            }
+            _ => return,
         }
         *lock(&self.rendered) = Arc::new(Rendered::new(world));
     }

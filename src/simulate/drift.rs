@@ -1,23 +1,34 @@
 //! An index that shifts while it is being read: one record comes or goes, for good.
 
+use fastrand::Rng;
+
 use crate::simulate::data::World;
 use crate::simulate::days::join;
 use crate::simulate::generate::{self, rng_for};
 use crate::simulate::render::List;
 
-/// Adds a record on the first page of `list`, so that every later one moves down by one.
-pub fn insert(world: &mut World, list: List) {
+/// Where in an index a record appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the first page, so that all later records move down by one.
+    First,
+    /// At the end.
+    Last,
+}
+
+/// Adds a record to `list`.
+pub fn insert(world: &mut World, list: List, place: Place) {
     let mut rng = rng_for(world.seed, "drift", world.last_session_id as u32);
     let rng = &mut rng;
     match list {
         List::Campuses => {
-            let id = lowest_free(world.campuses.iter().map(|campus| campus.id));
+            let id = free_id(world.campuses.iter().map(|campus| campus.id), place == Place::First);
             let at = world.campuses.partition_point(|campus| campus.id < id);
             world.campuses.insert(at, generate::campus(rng, id, id as usize));
         }
         List::Projects => {
             let kept: Vec<i64> = world.campuses.iter().filter(|c| c.is_kept()).map(|campus| campus.id).collect();
-            let id = lowest_free(world.projects.iter().map(|project| project.id));
+            let id = free_id(world.projects.iter().map(|project| project.id), place == Place::First);
             let mut project = generate::project(rng, id, &[]);
             project.campuses = generate::sample(rng, &kept, 3);
             for _ in 0..2 {
@@ -28,25 +39,34 @@ pub fn insert(world: &mut World, list: List) {
             world.projects.insert(at, project);
         }
         List::Achievements => {
-            let id = lowest_free(world.achievements.iter().map(|achievement| achievement.id));
-            let at = world.achievements.partition_point(|achievement| achievement.id < id);
-            world.achievements.insert(at, generate::achievement(rng, id));
+            new_achievement(world, rng, place);
         }
         List::CampusAchievements(campus) => {
-            let ids = &mut world.campuses[campus].achievements;
-            let new =
-                world.achievements.iter().map(|achievement| achievement.id).find(|id| ids.binary_search(id).is_err());
-            if let Some(id) = new {
-                join(ids, id);
+            let ids = &world.campuses[campus].achievements;
+            let known = world.achievements.iter().map(|achievement| achievement.id);
+            let id = match place {
+                Place::First => known.into_iter().find(|id| ids.binary_search(id).is_err()),
+                Place::Last => Some(new_achievement(world, rng, place)),
+            };
+            if let Some(id) = id {
+                join(&mut world.campuses[campus].achievements, id);
             }
         }
         List::Coalitions => {
             // This index begins with the newest.
-            let id = world.coalitions.last().map_or(0, |coalition| coalition.id) + 1;
-            world.coalitions.push(generate::coalition(rng, id));
+            let id = free_id(world.coalitions.iter().map(|coalition| coalition.id), place == Place::Last);
+            let at = world.coalitions.partition_point(|coalition| coalition.id < id);
+            world.coalitions.insert(at, generate::coalition(rng, id));
         }
         List::Nobody => {}
     }
+}
+
+fn new_achievement(world: &mut World, rng: &mut Rng, place: Place) -> i64 {
+    let id = free_id(world.achievements.iter().map(|achievement| achievement.id), place == Place::First);
+    let at = world.achievements.partition_point(|achievement| achievement.id < id);
+    world.achievements.insert(at, generate::achievement(rng, id));
+    id
 }
 
 /// Removes the first record of `list`, so that every later one moves up by one.
@@ -77,13 +97,14 @@ pub fn remove(world: &mut World, list: List) {
     }
 }
 
-fn lowest_free(ids: impl Iterator<Item = i64>) -> i64 {
+/// An id that none of these, which ascend, is: the lowest there is, or one above them all.
+fn free_id(ids: impl Iterator<Item = i64>, lowest: bool) -> i64 {
     let mut free = 1;
     for id in ids {
-        if id != free {
+        if lowest && id != free {
             break;
         }
-        free += 1;
+        free = id + 1;
     }
     free
 }

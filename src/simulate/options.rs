@@ -42,7 +42,7 @@ pub struct Serve {
     pub port: u16,
     #[command(flatten)]
     pub which: Which,
-    /// How long an answer takes: none, realistic, 700ms, or 200ms-1200ms
+    /// How long an answer takes: none, realistic, logged, 700ms, or 200ms-1200ms
     #[arg(long, default_value = "none")]
     pub latency: Latency,
     /// Requests allowed per second and per hour, such as 2/1200; none lifts both
@@ -85,6 +85,8 @@ pub enum Latency {
     None,
     /// 0.2 to 1.2 s, and longer for projects and coalitions.
     Realistic,
+    /// 0.2 to 1.2 s, and 6 to 21 s for one page of projects and one of coalitions.
+    Logged,
     Between {
         least_ms: u64,
         most_ms: u64,
@@ -98,12 +100,16 @@ impl FromStr for Latency {
         match text {
             "none" => return Ok(Latency::None),
             "realistic" => return Ok(Latency::Realistic),
+            "logged" => return Ok(Latency::Logged),
             _ => {}
         }
         let (least, most) = text.split_once('-').unwrap_or((text, text));
         match (millis(least), millis(most)) {
             (Some(least_ms), Some(most_ms)) if least_ms <= most_ms => Ok(Latency::Between { least_ms, most_ms }),
-            _ => Err("expected none, realistic, a time such as 700ms, or a range such as 200ms-1200ms".to_owned()),
+            _ => {
+                Err("expected none, realistic, logged, a time such as 700ms, or a range such as 200ms-1200ms"
+                    .to_owned())
+            }
         }
     }
 }
@@ -153,6 +159,7 @@ mod tests {
     #[test]
     fn latencies_and_limits_are_read_or_refused() {
         assert_eq!("200ms-1200ms".parse(), Ok(Latency::Between { least_ms: 200, most_ms: 1200 }));
+        assert_eq!("logged".parse(), Ok(Latency::Logged));
         assert_eq!("2s".parse(), Ok(Latency::Between { least_ms: 2000, most_ms: 2000 }));
         assert!("1200ms-200ms".parse::<Latency>().is_err());
         assert!("fast".parse::<Latency>().is_err());

@@ -4,9 +4,9 @@ use std::future::pending;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Limited};
@@ -105,18 +105,14 @@ async fn accept(listener: TcpListener, simulator: Arc<Simulator>) {
 async fn converse(stream: TcpStream, simulator: Arc<Simulator>) {
     // Without it, an answer's last segment may wait for an acknowledgement. Failure costs time only.
     let _ = stream.set_nodelay(true);
-    let must_reset = Arc::new(AtomicBool::new(false));
-    let wire = Wire { stream, must_reset: Arc::clone(&must_reset) };
-    let service = service_fn(|request| respond(request, &simulator, &must_reset));
+    let orders = Arc::new(Orders::default());
+    let wire = Wire { stream, orders: Arc::clone(&orders), has_written: false };
+    let service = service_fn(|request| respond(request, &simulator, &orders));
     // An error here is a client that went away, or a fault that we play: nobody to tell.
     let _ = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(wire), service).await;
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    simulator: &Simulator,
-    must_reset: &AtomicBool,
-) -> io::Result<Response<Payload>> {
+async fn respond(request: Request<Incoming>, simulator: &Simulator, orders: &Orders) -> io::Result<Response<Payload>> {
     let started = Instant::now();
     let call = read(request).await?;
     if call.path.starts_with("/_simulator/") {
@@ -127,14 +123,13 @@ async fn respond(
     match answer.manner {
         Manner::Hang => return pending().await,
         Manner::Reset => {
-            must_reset.store(true, Ordering::Relaxed);
+            orders.must_reset.store(true, Ordering::Relaxed);
             return Err(io::Error::other("a reset, as ordered"));
         }
-        Manner::Whole | Manner::Chunked | Manner::Truncated => {}
+        _ => {}
     }
-    if takes_gzip(&call) && !answer.body.is_empty() {
-        answer = answer.gzip();
-    }
+    answer = answer.encoded(takes_gzip(&call));
+    *lock(&orders.beyond) = answer.beyond();
     lock(&simulator.stats).body_bytes += answer.body.len() as u64;
     Ok(answer.with("x-runtime", format!("{:.6}", started.elapsed().as_secs_f64())).into_response())
 }
@@ -158,15 +153,32 @@ fn takes_gzip(call: &Call) -> bool {
     })
 }
 
-/// A TCP stream that can be told to end in a reset.
+/// What the wire is told to do against the protocol.
+#[derive(Default)]
+struct Orders {
+    /// The connection ends in a reset.
+    must_reset: AtomicBool,
+    /// Bytes that follow the answer, though it did not announce them.
+    beyond: Mutex<Vec<u8>>,
+}
+
+/// A TCP stream that takes orders.
 struct Wire {
     stream: TcpStream,
-    must_reset: Arc<AtomicBool>,
+    orders: Arc<Orders>,
+    /// The answer that [`Orders::beyond`] follows is on its way: what is flushed next is its end.
+    has_written: bool,
+}
+
+impl Wire {
+    fn wrote(&mut self) {
+        self.has_written = !lock(&self.orders.beyond).is_empty();
+    }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.must_reset.load(Ordering::Relaxed) {
+        if self.orders.must_reset.load(Ordering::Relaxed) {
             // If it fails, the connection ends all the same, only more politely.
             let _ = self.stream.set_zero_linger();
         }
@@ -185,6 +197,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.wrote();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -193,6 +206,7 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.wrote();
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -201,11 +215,20 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_written {
+            let orders = Arc::clone(&self.orders);
+            let mut beyond = lock(&orders.beyond);
+            while !beyond.is_empty() {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(context, &beyond))?;
+                beyond.drain(..written);
+            }
+            self.has_written = false;
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.must_reset.load(Ordering::Relaxed) {
+        if self.orders.must_reset.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(())); // a farewell would be too polite
         }
         Pin::new(&mut self.stream).poll_shutdown(context)

@@ -138,9 +138,10 @@ fn every_binary_and_every_exit_code_is_in_the_readme() {
 
 #[test]
 fn links_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/answers.md", "docs/formats.md"]
-        .into_iter()
-        .chain(["docs/operations.md", "docs/pipeline.md", "docs/simulator.md", "docs/why.md"])
+    for document in
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/answers.md", "docs/faults.md", "docs/formats.md"]
+            .into_iter()
+            .chain(["docs/operations.md", "docs/pipeline.md", "docs/simulator.md", "docs/why.md"])
     {
         let text = read(document);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::simulator::Simulator;
 use crate::space::{Outcome, Space, wait_until};
 
-const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 8] = [
     "cursus",
     "campuses",
     "achievements",
@@ -30,16 +30,21 @@ const STAGES: [&str; 8] = [
 ];
 
 /// The project's own pipeline and schema, against this simulator, with an empty database.
-fn project(simulator: &Simulator) -> Space {
+pub fn project(simulator: &Simulator) -> Space {
     simulator.project().file("schema.sql", include_str!("../../schema.sql")).and_database()
 }
 
-fn succeed(outcome: &Outcome) {
+pub fn succeed(outcome: &Outcome) {
     assert_eq!(outcome.code, Some(0), "{}\n{}", outcome.stdout, outcome.stderr);
 }
 
 /// Every table holds exactly the rows that the simulator says it must, both ways, as Postgres compares them.
 fn assert_exact(space: &Space, simulator: &Simulator) {
+    assert_eq!(difference(space, simulator), None);
+}
+
+/// What is not as it must be, if anything.
+pub fn difference(space: &Space, simulator: &Simulator) -> Option<String> {
     let mut client = space.client();
     for table in TABLES {
         let expected = serde_json::Value::from(simulator.table(table)).to_string();
@@ -53,9 +58,12 @@ fn assert_exact(space: &Space, simulator: &Simulator) {
         for (first, second) in [("expected", "found"), ("found", "expected")] {
             let rows = client.query(&differ(first, second), &[&expected]).unwrap();
             let row: Option<String> = rows.first().map(|row| row.get(0));
-            assert!(rows.is_empty(), "{table}: {} rows of {first} are not in {second}, first {row:?}", rows.len());
+            if !rows.is_empty() {
+                return Some(format!("{table}: {} rows of {first} are not in {second}, first {row:?}", rows.len()));
+            }
         }
     }
+    None
 }
 
 /// All that writing a row would move.
@@ -75,7 +83,7 @@ fn inodes(space: &Space) -> BTreeMap<&'static str, u64> {
 }
 
 /// The whole content of the mirrored tables.
-fn content(space: &Space) -> Vec<Vec<String>> {
+pub fn content(space: &Space) -> Vec<Vec<String>> {
     TABLES.iter().map(|table| space.query(&format!("select t.* from {table} t order by 1, 2"))).collect()
 }
 

@@ -1,19 +1,26 @@
 //! Fetching: whatever an API may answer ends with whole pages, or with a message and the pages of before.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::fetch::{assert_mirrors, done, failed, files, message, one_stage};
 use crate::simulator::{Reply, Server, Simulator};
 use crate::space::{Space, wait_until};
 
-const PASSING: [&str; 27] = [
+const PASSING: [&str; 43] = [
     "kind = 'server-error'; status = 500; page = 1",
     "kind = 'server-error'; status = 502; page = 2",
     "kind = 'server-error'; status = 503; page = 3",
     "kind = 'server-error'; status = 504; page = 4",
     "kind = 'server-error'; status = 503; retry_after = 1",
+    "kind = 'server-error'; status = 502; retry_after = 1",
+    "kind = 'json-error'; status = 408; page = 2",
+    "kind = 'json-error'; status = 425; page = 2",
+    "kind = 'redirect'; location = '/users/sign_in'; page = 2",
+    "kind = 'not-modified'; page = 2",
     "kind = 'rate-limited'; page = 2",
     "kind = 'rate-limited'; retry_after = 1; page = 2",
     "kind = 'bot-403'; page = 2",
@@ -21,17 +28,28 @@ const PASSING: [&str; 27] = [
     "kind = 'html-404'; page = 2",
     "kind = 'reset'; page = 2",
     "kind = 'truncated'; page = 2",
+    "kind = 'long-length'; page = 2",
+    "kind = 'short-length'; page = 2",
+    "kind = 'corrupt-gzip'; page = 2",
+    "kind = 'not-gzip'; page = 2",
+    "kind = 'drip'; page = 2",
+    "kind = 'hang'; page = 3",
     "kind = 'garbage'; page = 2",
     "kind = 'invalid-utf8'; page = 2",
     "kind = 'object'; page = 2",
     "kind = 'empty-list'; page = 1",
     "kind = 'empty-list'; page = 4",
+    "kind = 'empty-list'; total = 0; page = 1",
+    "kind = 'empty-list'; total = 0; page = 3",
     "kind = 'wrong-total'; page = 1",
     "kind = 'wrong-total'; page = 3",
     "kind = 'missing-total'; page = 2",
     "kind = 'drift-insert'; page = 2",
     "kind = 'drift-remove'; page = 2",
     "kind = 'drift-insert'; page = 4",
+    "kind = 'drift-remove'; page = 4",
+    "kind = 'drift-swap'; page = 1",
+    "kind = 'wrong-total'; times = 3",
     "kind = 'token-expired'; page = 1",
     "kind = 'token-expired'; page = 3",
     "kind = 'chunked'; times = 0",
@@ -46,7 +64,7 @@ fn a_fault_that_passes_leaves_no_trace() {
 
 fn pass(faults: &[&str]) {
     let simulator = Simulator::start("");
-    let space = simulator.project();
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("30s", "500ms"));
     for fault in faults {
         simulator.faults(&[fault]);
         simulator.reset_stats();
@@ -59,42 +77,61 @@ fn pass(faults: &[&str]) {
     }
 }
 
+/// The faults that the request for a token meets, and is judged by the same table.
+const PASSING_FOR_TOKENS: [&str; 10] = [
+    "kind = 'rate-limited'; retry_after = 1",
+    "kind = 'server-error'; status = 502",
+    "kind = 'bot-403'",
+    "kind = 'bot-200'",
+    "kind = 'redirect'; location = '/users/sign_in'",
+    "kind = 'drip'",
+    "kind = 'reset'",
+    "kind = 'truncated'",
+    "kind = 'not-gzip'",
+    "kind = 'garbage'",
+];
+
 #[test]
-fn a_mixture_of_faults_on_every_twentieth_request_leaves_no_trace() {
-    let kinds = [
-        "rate-limited",
-        "server-error",
-        "bot-403",
-        "bot-200",
-        "html-404",
-        "token-expired",
-        "reset",
-        "truncated",
-        "garbage",
-        "invalid-utf8",
-        "empty-list",
-        "object",
-        "wrong-total",
-        "missing-total",
-        "chunked",
-    ];
-    for seed in ["42", "5"] {
-        let simulator = Simulator::start(&format!("--seed {seed}"));
-        let space = simulator.project();
-        done(&space, "mirror42-fetch", &["-q", "02_campus"]);
-        done(&space, "mirror42-extract", &["-q", "02_campus"]);
-        let rate = 0.05 / kinds.len() as f64;
-        let mut faults: Vec<String> = kinds.iter().map(|kind| format!("kind = '{kind}'; rate = {rate:.5}")).collect();
-        faults.push("kind = 'drift-insert'; after = 30; path = '/v2/coalitions'".to_owned());
-        faults.push("kind = 'drift-remove'; after = 2; path = '/v2/coalitions'".to_owned());
-        simulator.faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
-        done(&space, "mirror42-fetch", &["-q", "03_achievements", "08_coalitions"]);
-        assert!(simulator.stats()["faults_played"].as_object().unwrap().len() > 2, "{}", simulator.stats());
-        done(&space, "mirror42-extract", &["-q", "03_achievements", "04_campus_achievements", "08_coalitions"]);
-        for stage in ["03_achievements", "04_campus_achievements", "08_coalitions"] {
-            assert_mirrors(&space, &simulator, stage);
-        }
+fn a_token_is_had_in_spite_of_what_passes() {
+    let simulator = Simulator::start("");
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("30s", "500ms"));
+    for fault in PASSING_FOR_TOKENS {
+        simulator.faults(&[&format!("{fault}; path = '/oauth/token'")]);
+        simulator.reset_stats();
+        let _ = fs::remove_file(space.paths().token());
+        done(&space, "mirror42-fetch", &["-q", "01_cursus"]);
+        assert_eq!(simulator.stats()["requests"]["token"], 2, "{fault}");
     }
+    simulator.faults(&["kind = 'redirect'; path = '/oauth/token'"]);
+    fs::remove_file(space.paths().token()).unwrap();
+    assert_eq!(
+        failed(&space, "mirror42-fetch", &["01_cursus"], 1),
+        format!(
+            "could not get a token from `{}/oauth/token`: it redirects to https://signin.intra.42.fr/users/sign_in (302), \
+             where the token must not go\n  detail: The answer is final.\n  detail: The pages of the last good fetch are \
+             kept.\n",
+            simulator.url
+        )
+    );
+}
+
+#[test]
+fn a_limit_that_ends_at_a_date_is_waited_for_until_then() {
+    let refused = AtomicBool::new(false);
+    let server = Server::start("127.0.0.1:0", move |_| match refused.swap(true, Ordering::Relaxed) {
+        false => {
+            let until = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
+            Reply { status: 429, headers: vec![("Retry-After", until)], body: "Spam".into() }
+        }
+        true => Reply::json("[{\"id\":1}]").with("X-Total", 1),
+    });
+    let space = one_stage(&format!("http://{}", server.address), "");
+    let began = Instant::now();
+    let log = done(&space, "mirror42-fetch", &[]);
+    let took = began.elapsed();
+    // The date has no parts of a second.
+    assert!((Duration::from_millis(1900)..Duration::from_secs(10)).contains(&took), "{took:?}");
+    assert!(log.contains(": it answered 429: Spam; trying again in "), "{log}");
 }
 
 /// A fault that does not pass, and the words that end the fetch: the cause, and the detail.
@@ -110,7 +147,7 @@ const TRIED: &str = "It was tried 7 times.";
 
 const OF_A_SERIES: &str = "A page of it was read 6 times, and the whole did not add up once.";
 
-const LASTING: [Lasting; 18] = [
+const LASTING: [Lasting; 31] = [
     Lasting {
         path: "/v2/coalitions",
         fault: "kind = 'token-expired'",
@@ -120,39 +157,44 @@ const LASTING: [Lasting; 18] = [
     Lasting {
         path: "/v2/users",
         fault: "kind = 'server-error'; status = 502",
-        cause: "it answered 502 text/html: ",
+        cause: "it answered 502 text/html: 502 Bad Gateway",
         detail: TRIED,
     },
     Lasting {
         path: "/v2/cursus_users",
         fault: "kind = 'bot-403'",
-        cause: "it answered 403 text/html: ",
+        cause: "it answered 403 text/html: Just a moment...",
         detail: TRIED,
     },
     Lasting {
         path: "/v2/projects_users",
         fault: "kind = 'bot-200'",
-        cause: "it answered 200 text/html: ",
+        cause: "it answered 200 text/html: Just a moment...",
         detail: TRIED,
     },
     Lasting {
         path: "/v2/achievements_users",
         fault: "kind = 'html-404'",
-        cause: "it answered 404 text/html: ",
+        cause: "it answered 404 text/html: 404 Not Found",
         detail: TRIED,
     },
-    Lasting { path: "/v2/coalitions_users", fault: "kind = 'reset'", cause: "the connection broke: ", detail: TRIED },
-    Lasting { path: "/v2/cursus/21/users", fault: "kind = 'hang'", cause: "no answer in time (", detail: TRIED },
+    Lasting {
+        path: "/v2/coalitions_users",
+        fault: "kind = 'reset'",
+        cause: "the connection broke: Connection reset by peer (os error 104)",
+        detail: TRIED,
+    },
+    Lasting { path: "/v2/cursus/21/users", fault: "kind = 'hang'", cause: "no answer in time", detail: TRIED },
     Lasting {
         path: "/v2/cursus/21/cursus_users",
         fault: "kind = 'garbage'",
-        cause: "it answered what is not an array of records (",
+        cause: "it answered what is not an array of records (expected value at line 1 column 17): [{\"id\":1,\"name\":\\u{1} %%% upstream glitch %%%\\n\\u{0}",
         detail: TRIED,
     },
     Lasting {
         path: "/v2/campus/{0}/users",
         fault: "kind = 'object'",
-        cause: "it answered what is not an array of records (",
+        cause: "it answered what is not an array of records (invalid type: map, expected a sequence at line 1 column 0): {\"data\":[]}",
         detail: TRIED,
     },
     Lasting {
@@ -164,13 +206,13 @@ const LASTING: [Lasting; 18] = [
     Lasting {
         path: "/v2/campus/{0}/achievements",
         fault: "kind = 'truncated'",
-        cause: "the connection broke: ",
+        cause: "its body is not whole: Peer disconnected",
         detail: TRIED,
     },
     Lasting {
         path: "/v2/campus/{1}/achievements",
         fault: "kind = 'invalid-utf8'",
-        cause: "it answered text that is not UTF-8 (",
+        cause: "it answered text that is not UTF-8 (invalid utf-8 sequence of 1 bytes from index 18)",
         detail: TRIED,
     },
     Lasting {
@@ -198,6 +240,84 @@ const LASTING: [Lasting; 18] = [
         detail: FINAL,
     },
     Lasting {
+        path: "/v2/campus/{7}/achievements",
+        fault: "kind = 'long-length'",
+        cause: "its body is not whole: Peer disconnected",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{8}/achievements",
+        fault: "kind = 'short-length'",
+        cause: "its body is not whole: incomplete deflate stream",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{9}/achievements",
+        fault: "kind = 'drip'",
+        cause: "its answer did not end in time",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{10}/achievements",
+        fault: "kind = 'oversized'; mib = 65",
+        cause: "its body is larger than 64 MiB",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{11}/achievements",
+        fault: "kind = 'gzip-bomb'; mib = 2000",
+        cause: "its body is larger than 64 MiB",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{12}/achievements",
+        fault: "kind = 'corrupt-gzip'",
+        cause: "its body is not the gzip it should be: corrupt deflate stream",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{13}/achievements",
+        fault: "kind = 'not-gzip'",
+        cause: "its body is not the gzip it should be: invalid gzip header",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{14}/achievements",
+        fault: "kind = 'not-modified'",
+        cause: "it answered 304 with an empty body",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{15}/achievements",
+        fault: "kind = 'redirect'",
+        cause: "it redirects to https://signin.intra.42.fr/users/sign_in (302), where the token must not go",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{16}/achievements",
+        fault: "kind = 'redirect'; location = '/users/sign_in'",
+        cause: "it redirects to /users/sign_in (302) and answers nothing itself",
+        detail: TRIED,
+    },
+    Lasting {
+        path: "/v2/campus/{17}/achievements",
+        fault: "kind = 'server-error'; status = 503; retry_after = 0",
+        cause: "it answered 503 text/html: 503 Service Unavailable",
+        detail: "It was put off 20 times.",
+    },
+    Lasting {
+        path: "/v2/campus/{18}/achievements",
+        fault: "kind = 'server-error'; status = 500; retry_after = 9999",
+        cause: "it answered 500 text/html: 500 Internal Server Error; it wants no request for 9999 s",
+        detail: FINAL,
+    },
+    Lasting {
+        path: "/v2/campus/{19}/achievements",
+        fault: "kind = 'json-error'; status = 408",
+        cause: "it answered 408 application/json: Bad Request: The simulator was told to refuse this",
+        detail: TRIED,
+    },
+    Lasting {
         path: "/v2/coalitions",
         fault: "kind = 'wrong-total'; page = 2",
         cause: "the total was 350, and 351 on page 2",
@@ -213,23 +333,28 @@ const LASTING: [Lasting; 18] = [
 
 #[test]
 fn a_fault_that_lasts_is_named_and_changes_nothing() {
-    // Each with a simulator and a folder of its own, since a 429 stops all and a refused token is refused to all; all
-    // at once, since they wait most of the time.
-    let groups = ["rate-limited", "token-expired", ""].map(|kind| {
-        let of_kind = |case: &&Lasting| case.fault.contains("rate-limited") || case.fault.contains("token-expired");
-        LASTING
-            .iter()
-            .filter(|case| if kind.is_empty() { !of_kind(case) } else { case.fault.contains(kind) })
-            .collect::<Vec<_>>()
-    });
+    // Each group with a simulator and a folder of its own, since a 429 stops all, a refused token is refused to all, and
+    // patience is lost by those who need it; all at once, since they wait most of the time.
+    let group = |case: &Lasting| match case.fault {
+        fault if fault.contains("rate-limited") || fault.contains("retry_after") => 1,
+        fault if fault.contains("token-expired") => 2,
+        fault if fault.contains("hang") || fault.contains("drip") => 3,
+        _ => 0,
+    };
     std::thread::scope(|scope| {
-        groups.map(|cases| scope.spawn(move || last(&cases))).map(|group| group.join().unwrap())
+        for number in 0..=3 {
+            let cases: Vec<&Lasting> = LASTING.iter().filter(|case| group(case) == number).collect();
+            scope.spawn(move || last(&cases));
+        }
+        scope.spawn(nobody_is_there);
     });
 }
 
 fn last(cases: &[&Lasting]) {
     let simulator = Simulator::start("");
-    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap().replace("30s", "500ms");
+    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap();
+    let is_about_time = cases.iter().any(|case| ["hang", "drip"].iter().any(|kind| case.fault.contains(kind)));
+    let api = api.replace("30s", if is_about_time { "400ms" } else { "2s" });
     let campuses = simulator.table("campuses");
     let paths: Vec<String> = cases
         .iter()
@@ -254,21 +379,47 @@ fn last(cases: &[&Lasting]) {
 
     let spawn = |i: usize| space.spawn("mirror42-fetch", &[&format!("s{i}")]);
     let processes: Vec<Child> = (0..cases.len()).map(spawn).collect();
+    let mut wrong = Vec::new();
     for ((case, path), process) in cases.iter().zip(&paths).zip(processes) {
         let text = message(&ended(process, 1));
         let of_series = case.detail.contains("whole");
         let (what, page) = if of_series { ("read", "` whole") } else { ("fetch", "?page=1&per_page=100`") };
         let start = format!("could not {what} `{}{path}{page}: {}", simulator.url, case.cause);
         let end = format!("\n  detail: {}\n  detail: The pages of the last good fetch are kept.\n", case.detail);
-        assert!(text.starts_with(&start) && text.ends_with(&end), "expected\n{start} … {end}found\n{text}");
-        assert_eq!(text.lines().count(), 3, "{text}");
+        if text != format!("{start}{end}") {
+            wrong.push(format!("{}: expected\n{start}{end}found\n{text}", case.fault));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let mut after = files(&space.paths().exports());
     after.retain(|name, _| !name.contains("pages.new"));
     assert!(before == after, "{:?}", after.keys());
 }
 
-fn ended(process: Child, code: i32) -> String {
+/// No server, one that takes connections and says nothing, no host: each may come to life, and is waited for.
+fn nobody_is_there() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let expected = [
+        (format!("http://{closed}"), "no server is there: Connection refused (os error 111)"),
+        (format!("https://{}", silent.local_addr().unwrap()), "no connection in time"),
+        // What the resolver says more depends on the machine.
+        ("http://no-such-host.invalid".to_owned(), "its host is not found: failed to lookup address information: "),
+    ];
+    let processes = expected.map(|(url, cause)| {
+        let space = one_stage(&url, "");
+        let process = space.spawn("mirror42-fetch", &[]);
+        (space, process, format!("could not fetch `{url}/things?page=1&per_page=100`: {cause}"))
+    });
+    for (_space, process, start) in processes {
+        let text = message(&ended(process, 1));
+        let end = "\n  detail: It was tried 7 times.\n  detail: No page is kept.\n";
+        assert!(text.starts_with(&start) && text.ends_with(end), "expected\n{start} … {end}found\n{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+    }
+}
+
+pub fn ended(process: Child, code: i32) -> String {
     let output = process.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{stderr}");
@@ -307,16 +458,6 @@ fn a_redirect_is_refused_and_the_token_is_not_sent_on() {
         )
     );
     assert_eq!(elsewhere.requests(), 0);
-}
-
-#[test]
-fn an_answer_that_hangs_is_given_up_and_asked_for_again() {
-    let simulator = Simulator::start("");
-    let space = simulator.space(&include_str!("../../pipeline.toml").replace("30s", "300ms"));
-    simulator.faults(&["kind = 'hang'; page = 3"]);
-    done(&space, "mirror42-fetch", &["08_coalitions"]);
-    done(&space, "mirror42-extract", &["08_coalitions"]);
-    assert_mirrors(&space, &simulator, "08_coalitions");
 }
 
 #[test]

@@ -191,6 +191,8 @@ fn cluster() -> &'static str {
         let mut client = Client::connect(&format!("{address} dbname=postgres"), NoTls).unwrap();
         // Nothing here outlives the run.
         client.batch_execute("alter system set fsync = off").unwrap();
+        // Nor is anything in it large enough to be vacuumed; with a database a test its worker is never done.
+        client.batch_execute("alter system set autovacuum = off").unwrap();
         client.batch_execute("select pg_reload_conf()").unwrap();
         address
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::simulate::api::Simulator;
+use crate::simulate::api::{Call, Simulator};
 use crate::simulate::faults::Faults;
 use crate::simulate::generate;
 use crate::simulate::options::{Options, Verb};
@@ -88,6 +88,23 @@ impl Client {
         self.send("GET", path, &headers, "")
     }
 
+    /// The first bytes of a body that has no end.
+    fn drip(&self, path: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        stream.set_read_timeout(Some(self.patience)).expect("a timeout");
+        let token = &self.token;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: sim\r\nUser-Agent: test\r\nAuthorization: Bearer {token}\r\n\r\n")
+            .expect("a request sent");
+        let mut bytes = Vec::new();
+        let body = |bytes: &[u8]| bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        while body(&bytes).is_none_or(|from| bytes.len() < from + 30) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("another byte");
+            bytes.extend(byte);
+        }
+        bytes.split_off(body(&bytes).expect("a body"))
+    }
+
     fn stats(&self) -> serde_json::Value {
         let reply = self.send("GET", "/_simulator/stats", "", "");
         serde_json::from_slice(&reply.body).expect("stats")
@@ -163,6 +180,33 @@ fn a_reset_is_a_reset_and_a_truncated_body_breaks_off() {
 }
 
 #[test]
+fn a_length_that_is_wrong_is_wrong_by_what_is_sent() {
+    let client = Client::new("--limits none", &(fault("long-length") + &fault("short-length")));
+    let [long, short, right] = [(); 3].map(|()| client.get("/v2/campus"));
+    let length = |reply: &Reply| reply.header("Content-Length").and_then(|text| text.parse::<usize>().ok());
+    assert_eq!(length(&right), Some(right.body.len()));
+    assert_eq!((length(&long), long.end), (Some(right.body.len() + 100), None), "it ends without a reset");
+    assert_eq!(length(&short), Some(right.body.len() / 2));
+    assert!(long.body == right.body && short.body == right.body);
+}
+
+#[test]
+fn a_drip_never_ends_and_a_body_can_be_as_large_as_you_like() {
+    let client = Client::new(
+        "--limits none",
+        "[[fault]]\nkind = 'drip'\nms = 20\n[[fault]]\nkind = 'oversized'\nmib = 3\n\
+         [[fault]]\nkind = 'gzip-bomb'\nmib = 200\n",
+    );
+    let drip = client.drip("/v2/users");
+    assert!(drip.starts_with(b"1\r\n[\r\n1\r\n]\r\n1\r\n \r\n1\r\n "), "{}", String::from_utf8_lossy(&drip));
+    let size = client.get("/v2/users").body.len();
+    assert!((3 << 20..(3 << 20) + 1000).contains(&size), "{size}");
+    let bomb = client.get("/v2/users");
+    assert_eq!(bomb.header("Content-Encoding"), Some("gzip"));
+    assert!((1000..4 << 20).contains(&bomb.body.len()), "{} bytes for 200 MiB", bomb.body.len());
+}
+
+#[test]
 fn every_failure_looks_like_what_it_is() {
     let client = Client::new("--limits none", "");
     let look = |keys: &str| {
@@ -183,6 +227,9 @@ fn every_failure_looks_like_what_it_is() {
         ("'big-id'", "X-Total", "200", "350", "[{\"id\":92233720"),
         ("'wrong-total'", "X-Total", "200", "351", "[{\"id\":385,\"nam"),
         ("'missing-total'", "X-Total", "200", "-", "[{\"id\":385,\"nam"),
+        ("'empty-list'\ntotal = 0", "X-Total", "200", "0", "[]"),
+        ("'not-modified'", "Content-Type", "304", "-", ""),
+        ("'not-gzip'", "Content-Encoding", "200", "gzip", "[{\"id\":385,\"nam"),
         ("'slow'\nms = 1", "X-Total", "200", "350", "[{\"id\":385,\"nam"),
     ] {
         let reply = look(keys);
@@ -247,6 +294,21 @@ fn drift_shifts_every_later_page_for_good() {
 }
 
 #[test]
+fn a_swap_shifts_the_later_pages_under_the_same_total() {
+    let lists = ["/v2/campus$", "/v2/cursus/21/projects", "/v2/campus/1/achievements", "/v2/coalitions"];
+    let faults = lists.map(|list| format!("[[fault]]\nkind = \"drift-swap\"\npath = \"{list}\"\npage = 2\n"));
+    let client = Client::new("--limits none", &faults.concat());
+    for list in lists.iter().rev().map(|list| list.trim_end_matches('$')) {
+        let page = |page: usize| client.get(&format!("{list}?per_page=20&page={page}"));
+        let (first, shifted, later) = (page(1), page(2), page(1));
+        assert_eq!(first.header("X-Total"), later.header("X-Total"), "{list}");
+        assert_eq!(later.ids()[..19], first.ids()[1..], "{list}: one was never seen");
+        assert_eq!(shifted.ids().len(), 20, "{list}");
+        assert!(!first.ids().contains(&shifted.ids()[0]), "{list}: nor was one seen twice");
+    }
+}
+
+#[test]
 fn a_held_answer_waits_for_its_release() {
     let client = Client::new("--limits none", "");
     client.send("POST", "/_simulator/hold?path=/v2/campus&page=2", "", "");
@@ -288,4 +350,29 @@ fn gzip_is_given_to_those_who_take_it() {
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed.body.as_slice()).read_to_string(&mut text).expect("gzip");
     assert_eq!(text, plain.text());
+    client.send("POST", "/_simulator/faults", "", &fault("corrupt-gzip"));
+    let corrupt = client.get_with("/v2/coalitions", "Accept-Encoding: gzip\r\n");
+    assert_eq!((corrupt.header("Content-Encoding"), corrupt.body.len()), (Some("gzip"), packed.body.len()));
+    assert!(flate2::read::GzDecoder::new(corrupt.body.as_slice()).read_to_string(&mut text).is_err());
+}
+
+#[test]
+fn one_page_of_each_heavy_index_is_as_slow_as_was_logged() {
+    let words = ["mirror42-simulate", "serve", "--latency", "logged"];
+    let Verb::Serve(options) = Options::parse_from(words).verb else { panic!("not serve") };
+    let simulator = Simulator::new(&options, generate::world(42, 1), Faults::default());
+    let latency_ms = |path: &str, page: usize| {
+        let headers = hyper::HeaderMap::new();
+        let raw_query = format!("page={page}&per_page=100");
+        let call = Call { method: hyper::Method::GET, path: path.into(), raw_query, headers, body: Vec::new() };
+        simulator.latency_of(&call).as_millis()
+    };
+    for (path, pages, slow_pages) in
+        [("/v2/coalitions", 4, 1), ("/v2/cursus/21/projects", 6, 1), ("/v2/campus/1/achievements", 2, 0)]
+    {
+        let (slow, quick): (Vec<_>, Vec<_>) = (1..=pages).map(|page| latency_ms(path, page)).partition(|ms| *ms > 1200);
+        assert_eq!(slow.len(), slow_pages, "{path}: {slow:?}");
+        assert!(slow.iter().all(|ms| (6000..=21_000).contains(ms)), "{path}: {slow:?}");
+        assert!(quick.iter().all(|ms| *ms >= 200), "{path}: {quick:?}");
+    }
 }
