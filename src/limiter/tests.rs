@@ -56,7 +56,7 @@ fn no_second_and_no_hour_holds_more_than_its_limit() {
             let slot = state.next(read.ms, rates).at_ms;
             state.reserve(slot);
             // Half of them are late, and have to ask for another moment.
-            now = at(slot - NOW + random.bool().then(|| random.i64(0..300)).unwrap_or(0));
+            now = at(slot - NOW + if random.bool() { random.i64(0..300) } else { 0 });
             state = reread(&state, &read, &now);
             let mut reserved = slot;
             while let Departure::At(later) = state.depart(now.ms, reserved, rates) {
@@ -180,6 +180,8 @@ fn a_request_goes_by_what_was_really_sent() {
     assert!(second >= NOW + SECOND_MS);
     state.reserve(second);
     assert_eq!(state.depart(NOW + 400, first, one), Departure::Now(1));
+    // Who was put off keeps its place before those that have only reserved.
+    state.reserve(second + 900);
     let Departure::At(third) = state.depart(second, second, one) else { panic!("the first went late") };
     assert_eq!(third, NOW + 400 + SECOND_MS + LEAST_MARGIN_MS + 1);
     assert_eq!(state.depart(third, third, one), Departure::Now(2));
