@@ -222,16 +222,17 @@ impl Client {
             per_hour: number("x-hourly-ratelimit-limit").filter(|n| *n > 0),
             hourly_remaining: number("x-hourly-ratelimit-remaining"),
         };
-        // An answer that is none of the API's own says nothing of its limits.
-        if let Some(slot) = departure::sent().filter(|_| server != ServerLimits::default() || response.status() == 200)
-        {
+        if let Some(slot) = departure::sent() {
             self.heard(slot, server, &response).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
         }
         answer(response, etag)
     }
 
     fn heard(&self, slot: Slot, server: ServerLimits, response: &Response<ureq::Body>) -> Result<()> {
-        self.limiter.observe(slot, server)?;
+        // An answer that is none of the API's own says nothing of its limits.
+        if server != ServerLimits::default() || response.status() == 200 {
+            self.limiter.observe(slot, server)?;
+        }
         let of_the_second = header(response, "retry-after").is_none_or(|text| ["0", "1"].contains(&text.trim()));
         if response.status() == 429 && of_the_second && server.hourly_remaining != Some(0) {
             self.limiter.widen(slot)?;

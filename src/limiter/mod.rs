@@ -233,7 +233,6 @@ impl Limiter {
 
     /// How long so many requests would take; nothing is reserved or written.
     pub fn forecast(&self, requests: u64) -> Result<Forecast> {
-        let now = Now::read();
         let text = match File::open(&self.path) {
             Ok(mut file) => {
                 let mut text = Vec::new();
@@ -244,6 +243,7 @@ impl Limiter {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(cause) => return Err(Error::io("open", &self.path, &cause)),
         };
+        let now = Now::read();
         let mut state = State::read(&text, &now);
         let rates = self.rates(&state);
         let left = rates.per_hour.map(|limit| state.left(now.ms, limit));

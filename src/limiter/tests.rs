@@ -180,6 +180,8 @@ fn a_request_goes_by_what_was_really_sent() {
     assert!(second >= NOW + SECOND_MS);
     state.reserve(second);
     assert_eq!(state.depart(NOW + 400, first, one), Departure::Now(1));
+    // Who was put off keeps its place before those that have only reserved.
+    state.reserve(second + 900);
     let Departure::At(third) = state.depart(second, second, one) else { panic!("the first went late") };
     assert_eq!(third, NOW + 400 + SECOND_MS + LEAST_MARGIN_MS + 1);
     assert_eq!(state.depart(third, third, one), Departure::Now(2));

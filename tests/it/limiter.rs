@@ -1,12 +1,15 @@
 //! The limits of the API, kept by all processes together; and what becomes of a run that they stop.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::fetch::{done, failed, files, message, one_stage, succeeds};
 use crate::simulator::{Reply, Server, Simulator};
+use crate::space::Space;
 
 /// Stages that read the coalitions with so many records a page.
 fn lists(sizes: &[(&str, u32)]) -> String {
@@ -35,6 +38,10 @@ fn state_file(simulator: &Simulator) -> String {
     format!(".mirror42/limiter-{}.json", host(&simulator.url).replace(':', "_"))
 }
 
+fn state(space: &Space, file: &str) -> Value {
+    serde_json::from_slice(&fs::read(space.path().join(file)).unwrap()).unwrap()
+}
+
 /// Two processes fetch as many pages as they may.
 fn keep_the_limits(limits: &str, window: &str) {
     let simulator = Simulator::start(&format!("--limits {limits} --window {window} --latency 100ms-200ms"));
@@ -43,7 +50,7 @@ fn keep_the_limits(limits: &str, window: &str) {
     done(&space, "mirror42-token", &["ensure"]);
     // Tests share the machine with others, who delay requests on their way: the limiter knows it as a path that does.
     let file = state_file(&simulator);
-    let mut state: Value = serde_json::from_slice(&fs::read(space.path().join(&file)).unwrap()).unwrap();
+    let mut state = state(&space, &file);
     state["margin_ms"] = 70.into();
     space.write(&file, &state.to_string());
     let began = Instant::now();
@@ -199,6 +206,49 @@ fn a_wait_that_is_allowed_is_told_and_waited_out() {
 }
 
 #[test]
+fn a_refusal_by_the_second_is_remembered_as_an_uneven_path() {
+    let simulator = Simulator::start("--limits 50/1200");
+    let space = simulator.space(&lists(&[("a", 100)]));
+    let margin = || state(&space, &state_file(&simulator))["margin_ms"].clone();
+    done(&space, "mirror42-fetch", &[]);
+    assert_eq!(margin(), 13);
+    simulator.faults(&["kind = 'rate-limited'"]);
+    done(&space, "mirror42-fetch", &[]);
+    assert_eq!(margin(), 26);
+    done(&space, "mirror42-fetch", &[]);
+    assert_eq!(margin(), 26);
+}
+
+#[test]
+fn a_proxy_is_reached_without_a_slot() {
+    let simulator = Simulator::start("");
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = proxy.local_addr().unwrap();
+    let server = host(&simulator.url).to_string();
+    std::thread::spawn(move || {
+        for client in proxy.incoming().map_while(Result::ok) {
+            let mut head = BufReader::new(client.try_clone().unwrap()).lines().map_while(Result::ok);
+            assert_eq!(head.next().unwrap(), "CONNECT api.test:80 HTTP/1.1");
+            head.find(|line| line.is_empty());
+            (&client).write_all(b"HTTP/1.1 200 Connected\r\n\r\n").unwrap();
+            let server = TcpStream::connect(&server).unwrap();
+            let pairs =
+                [(&client, &server), (&server, &client)].map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()));
+            for (mut from, mut to) in pairs {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    let space = simulator
+        .space(&lists(&[("a", 100)]))
+        .with("MIRROR42_API_URL", "http://api.test")
+        .with("http_proxy", &format!("http://{address}"));
+    done(&space, "mirror42-fetch", &[]);
+    assert_eq!(state(&space, ".mirror42/limiter-api.test.json")["sent"], 5, "four pages and a token");
+    assert_eq!(simulator.stats()["requests_in_all"], 5);
+}
+
+#[test]
 fn a_wait_that_is_no_duration_is_a_usage_error() {
     let space = one_stage("http://127.0.0.1:1", "");
     assert_eq!(
@@ -228,7 +278,7 @@ fn a_limiter_file_that_cannot_be_understood_is_begun_anew() {
         let began = Instant::now();
         done(&space, "mirror42-fetch", &["08_coalitions"]);
         assert!(began.elapsed() < Duration::from_secs(3), "{text}");
-        let state: Value = serde_json::from_slice(&fs::read(space.path().join(&file)).unwrap()).unwrap();
+        let state = state(&space, &file);
         assert_eq!((&state["version"], &state["server_per_hour"]), (&2.into(), &1200.into()), "{text}");
     }
 }
