@@ -33,6 +33,8 @@ const TOLD_BYTES: u64 = 64 << 10;
 const WHOLE_BODY: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
+// A request that came to the server later than others do is counted there from then.
+const NOTABLY_LATE: Duration = Duration::from_millis(4);
 // With several requests under way, each waits some seconds for its slot: that is no news.
 const NOTEWORTHY: Duration = Duration::from_secs(60);
 
@@ -103,6 +105,8 @@ pub struct Client {
     query: Vec<(String, String)>,
     limiter: Arc<Limiter>,
     authorization: Authorization,
+    /// The least time, in microseconds, that a request and its answer have spent on their way.
+    least_way_us: AtomicU64,
     pub counts: Counts,
 }
 
@@ -136,6 +140,7 @@ impl Client {
             query: api.query.clone(),
             limiter,
             authorization: Authorization::new(context, agent)?,
+            least_way_us: AtomicU64::new(u64::MAX),
             counts: Counts::default(),
         })
     }
@@ -228,7 +233,20 @@ impl Client {
         answer(response, etag)
     }
 
+    /// By how much the request that is answered may have come later to the server than one that was not held up. What the
+    /// server took for itself it tells in `X-Runtime`, in seconds; the rest was spent on the way.
+    fn lateness(&self, response: &Response<ureq::Body>) -> Option<Duration> {
+        let runtime = header(response, "x-runtime")?.trim().parse().ok()?;
+        let runtime = Duration::try_from_secs_f64(runtime).ok()?;
+        let way_us = departure::left().since.elapsed().checked_sub(runtime)?.as_micros() as u64;
+        let least_us = self.least_way_us.fetch_min(way_us, Ordering::Relaxed).min(way_us);
+        Some(Duration::from_micros(way_us - least_us))
+    }
+
     fn heard(&self, slot: Slot, server: ServerLimits, response: &Response<ureq::Body>) -> Result<()> {
+        if let Some(late) = self.lateness(response).filter(|late| *late >= NOTABLY_LATE) {
+            self.limiter.arrived_late(slot, late)?;
+        }
         // An answer that is none of the API's own says nothing of its limits.
         if server != ServerLimits::default() || response.status() == 200 {
             self.limiter.observe(slot, server)?;

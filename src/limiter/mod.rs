@@ -213,6 +213,15 @@ impl Limiter {
         self.with_state(|state, now| state.sent_later(slot.at_ms, now.ms, self.rates(state)))
     }
 
+    /// The answer to a request tells that it came to the server so much later than it was to: it counts from then.
+    pub fn arrived_late(&self, slot: Slot, late: Duration) -> Result<()> {
+        let late_ms = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
+        self.with_state(|state, now| {
+            let to_ms = slot.at_ms.saturating_add(late_ms).min(now.ms);
+            state.sent_later(slot.at_ms, to_ms, self.rates(state));
+        })
+    }
+
     /// The server refused a request and wants none for so long.
     pub fn block(&self, wait: Duration) -> Result<()> {
         self.with_state(|state, now| state.block(now.ms, wait.as_millis().try_into().unwrap_or(i64::MAX)))
