@@ -214,17 +214,17 @@ fn a_refusal_widens_the_margin_once_and_peace_narrows_it() {
         sent[2] - sent[0] - SECOND_MS - 1
     };
     send(&mut state, NOW, 6, TWO);
-    assert_eq!(gap(&state), 13);
+    assert_eq!(gap(&state), LEAST_MARGIN_MS);
     // All under way are refused for the same reason.
     (4..=6).for_each(|number| state.widen(number, TWO));
-    assert_eq!(gap(&state), 26);
+    assert_eq!(gap(&state), 2 * LEAST_MARGIN_MS);
     for _ in 0..8 {
         let last = state.send(NOW, TWO);
         state.widen(last, TWO);
     }
     assert_eq!(gap(&state), 200);
     send(&mut state, NOW, 3000, TWO);
-    assert_eq!(gap(&state), 13);
+    assert_eq!(gap(&state), LEAST_MARGIN_MS);
 }
 
 #[test]
