@@ -69,6 +69,48 @@ impl AtomicFile {
     }
 }
 
+/// Writes a value as JSON, as [`write`] does, without having all of its text in memory.
+pub fn write_json(target: &Path, value: &impl serde::Serialize, layout: Layout) -> Result<Written> {
+    let mut file = AtomicFile::create(target)?;
+    let mut text = Text { file: &mut file, failure: None };
+    let wrote = match layout {
+        Layout::OneLine => serde_json::to_writer(&mut text, value),
+        Layout::Indented => serde_json::to_writer_pretty(&mut text, value),
+    };
+    if let Some(failure) = text.failure {
+        return Err(failure);
+    }
+    wrote.map_err(|cause| Error::failed(format!("cannot write `{}`: {cause}", target.display())))?;
+    file.write(b"\n")?;
+    file.commit()
+}
+
+/// How JSON is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Layout {
+    OneLine,
+    Indented,
+}
+
+/// A file as the serializer writes to it, with the error of the file that it cannot carry.
+struct Text<'f> {
+    file: &'f mut AtomicFile,
+    failure: Option<Error>,
+}
+
+impl Write for Text<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map(|()| bytes.len()).map_err(|failure| {
+            self.failure = Some(failure);
+            io::Error::other("the file cannot be written")
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a small file whole or not at all.
 pub fn write(target: &Path, bytes: &[u8]) -> Result<Written> {
     let mut file = AtomicFile::create(target)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Layout};
 use crate::paths::Paths;
 
 const VERSION: u32 = 2;
@@ -177,11 +177,7 @@ impl Receipt {
     }
 
     pub fn write(&self, paths: &Paths) -> Result<()> {
-        let path = paths.receipt(&self.stage);
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|cause| Error::failed(format!("cannot write `{}`: {cause}", paths.shown(&path))))?;
-        text.push(b'\n');
-        files::write(&path, &text).map(drop)
+        files::write_json(&paths.receipt(&self.stage), self, Layout::Indented).map(drop)
     }
 }
 

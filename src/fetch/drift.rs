@@ -72,9 +72,9 @@ impl Readings {
         self.pages.iter().flatten()
     }
 
-    /// The pages from the first on, as far as there is none missing.
-    pub fn contiguous(&self) -> impl Iterator<Item = &Reading> {
-        self.pages.iter().map_while(Option::as_ref)
+    /// The pages themselves, from the first on, as far as there is none missing.
+    pub fn into_pages(self) -> Vec<receipt::Page> {
+        self.pages.into_iter().map_while(|reading| Some(reading?.receipt)).collect()
     }
 
     /// What was asked for last: it knows best how many records there are.
@@ -140,7 +140,8 @@ impl Readings {
             });
         }
         self.note_totals();
-        if let Some((earlier, later)) = self.twice() {
+        let twice = self.twice();
+        if let Some((earlier, later)) = twice {
             let (a, b) = (self.get(earlier), self.get(later));
             if let (Some(a), Some(b)) = (a, b)
                 && self.spell(a.asked) == self.spell(b.asked)
@@ -152,7 +153,7 @@ impl Readings {
         if !apart.is_empty() {
             return self.patiently(apart, || self.how_it_moved());
         }
-        if let Some((earlier, later)) = self.twice() {
+        if let Some((earlier, later)) = twice {
             return self.patiently(vec![earlier, later], || twice_on(earlier, later));
         }
         // Both ends are to say the same of the whole, at the end.
@@ -199,9 +200,7 @@ impl Readings {
 
     /// The first two pages with a record of the same id; one page twice, if both are on it.
     fn twice(&self) -> Option<(u32, u32)> {
-        let mut ids: Vec<u64> = self.iter().filter_map(|reading| reading.ids.as_deref()).flatten().copied().collect();
-        ids.sort_unstable();
-        let id = ids.windows(2).find(|pair| pair[0] == pair[1])?[0];
+        let id = self.sorted_ids().windows(2).find(|pair| pair[0] == pair[1])?[0];
         let count = |reading: &Reading| reading.ids.iter().flatten().filter(|other| **other == id).count();
         let mut pages =
             (1..).zip(self.iter()).flat_map(|(number, reading)| std::iter::repeat_n(number, count(reading)));
@@ -210,12 +209,22 @@ impl Readings {
 
     /// How many different ids the records have; none if one has no id.
     pub fn distinct_ids(&self) -> Option<u64> {
-        let ids: Option<Vec<&[u64]>> = self.iter().map(|reading| reading.ids.as_deref()).collect();
-        // Sorted rather than put into a set, which would take three times the memory.
-        let mut ids = ids?.concat();
+        let count = self.ids()?;
+        Some(count - self.sorted_ids().windows(2).filter(|pair| pair[0] == pair[1]).count() as u64)
+    }
+
+    /// How many ids the records have; none if one has no id.
+    pub fn ids(&self) -> Option<u64> {
+        self.iter().map(|reading| reading.ids.as_ref().map(|ids| ids.len() as u64)).sum()
+    }
+
+    /// All ids that there are. Sorted rather than put into a set, which would take three times the memory.
+    fn sorted_ids(&self) -> Vec<u64> {
+        let pages = || self.iter().filter_map(|reading| reading.ids.as_deref());
+        let mut ids = Vec::with_capacity(pages().map(<[u64]>::len).sum());
+        pages().for_each(|page| ids.extend_from_slice(page));
         ids.sort_unstable();
-        ids.dedup();
-        Some(ids.len() as u64)
+        ids
     }
 
     /// Of any two neighbours that do not join, the one that was read earlier.

@@ -43,7 +43,11 @@ enum Line {
     Moved {
         key: Option<String>,
     },
-    Whole(receipt::Series),
+    /// This series, whose pages have their lines, consists of the first so many.
+    Whole {
+        series: receipt::Series,
+        pages: u32,
+    },
 }
 
 /// A page whose file is in its place.
@@ -130,7 +134,10 @@ impl Journal {
     }
 
     pub fn whole(&self, series: &receipt::Series) -> Result<()> {
-        self.append(&Line::Whole(series.clone()))
+        let receipt::Series { proof, total, page_size, distinct_ids, .. } = *series;
+        let head =
+            receipt::Series { key: series.key.clone(), proof, total, page_size, distinct_ids, pages: Vec::new() };
+        self.append(&Line::Whole { series: head, pages: series.pages.len() as u32 })
     }
 
     /// Ends the fetch: its pages are about to be sealed.
@@ -156,7 +163,7 @@ impl Journal {
         let mut lines = text.split(|byte| *byte == b'\n').map_while(|line| serde_json::from_slice::<Line>(line).ok());
         let Some(Line::Begin(begin)) = lines.next() else { return Ok(None) };
         let mut pages: BTreeMap<Option<String>, BTreeMap<u32, PageLine>> = BTreeMap::new();
-        let mut moved = BTreeSet::new();
+        let (mut whole, mut moved) = (BTreeMap::new(), BTreeSet::new());
         let mut left = Left::default();
         for line in lines {
             match line {
@@ -167,7 +174,7 @@ impl Journal {
                     pages.remove(&key);
                 }
                 Line::Moved { key } => drop(moved.insert(key)),
-                Line::Whole(series) => drop(left.whole.insert(series.key.clone(), series)),
+                Line::Whole { series, pages } => drop(whole.insert(series.key.clone(), (series, pages))),
             }
         }
         let is_there = |series: &receipt::Series| -> Result<bool> {
@@ -179,10 +186,11 @@ impl Journal {
             }
             Ok(series.lacks().is_none())
         };
-        for series in std::mem::take(&mut left.whole).into_values() {
-            pages.remove(&series.key);
+        for (key, (mut series, count)) in whole {
+            let lines = pages.remove(&key).unwrap_or_default().into_values();
+            series.pages = lines.take(count as usize).map(|line| line.receipt).collect();
             if is_there(&series)? {
-                left.whole.insert(series.key.clone(), series);
+                left.whole.insert(key, series);
             }
         }
         for (key, pages) in pages {

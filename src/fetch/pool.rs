@@ -24,7 +24,7 @@ const SERIES_TRIES: u32 = 5;
 // A fast server is asked by few threads, since each takes memory; a slow one by as many as may be. Four keep two cores
 // busy, and one is added whenever no request could be begun for so long.
 const FIRST_THREADS: usize = 4;
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What all threads need to know.
 pub struct Pool<'a> {

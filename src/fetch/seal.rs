@@ -7,17 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::journal::{Begin, Journal};
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::files::{self, Layout};
 use crate::paths::Paths;
 use crate::receipt::{FetchReceipt, Receipt, age_s};
 
 /// Seals the pages that were gathered.
 pub fn seal(paths: &Paths, stage: &str, receipt: FetchReceipt, journal: Journal) -> Result<()> {
-    let file = sealed(&paths.pages_under_way(stage));
-    let text = serde_json::to_vec(&receipt)
-        .map_err(|cause| Error::failed(format!("cannot write `{}`: {cause}", paths.shown(&file))))?;
-    files::write(&file, &text)?;
+    files::write_json(&sealed(&paths.pages_under_way(stage)), &receipt, Layout::OneLine)?;
     journal.close()?;
     put_in_place(paths, stage, receipt)
 }
