@@ -5,7 +5,7 @@ export PATH := $(CARGO_BIN):$(PATH)
 PREFIX ?= /usr/local
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help demo test build install bench chaos-fetch setup clean
+.PHONY: help demo test build install bench chaos chaos-fetch setup clean
 
 help:
 	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
@@ -13,6 +13,7 @@ help:
 	@echo 'make build     release binaries in $(RELEASE)/'
 	@echo 'make install   the binaries into $(PREFIX)/bin (PREFIX=...)'
 	@echo 'make bench     how long the quick demo and the extraction take'
+	@echo 'make chaos     a fetch killed 200 times, after make chaos-fetch'
 	@echo 'make chaos-fetch  whole runs against a server that misbehaves at random (half an hour)'
 	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
 	@echo 'make clean     remove what was built; exports, logs and data stay'
@@ -38,6 +39,10 @@ install:
 
 bench: build
 	@scripts/bench.sh $(RELEASE)
+	cargo test --locked --release --test it -- --ignored --exact --nocapture fetch::measurement_of_10000_pages
+
+chaos: chaos-fetch
+	cargo test --locked --test it -- --ignored --exact --nocapture resume::campaign_of_200_kills
 
 chaos-fetch:
 	@scripts/setup.sh test

@@ -481,14 +481,14 @@ fn a_failure_ends_the_waits_of_the_other_requests() {
     );
     space.export("things", &[r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":3}"#]);
     let began = Instant::now();
-    assert_eq!(
-        failed(&space, "mirror42-fetch", &["parts"], 1),
-        format!(
-            "could not fetch `http://{}/things/2/parts?page=1&per_page=100`: it answered 404 application/json: {{}}\n  \
-             detail: The answer is final.\n  detail: The next fetch goes on with the one page that has come.\n",
-            server.address
-        )
+    // Whether the page of the first had been noted by then is chance.
+    let text = failed(&space, "mirror42-fetch", &["parts"], 1);
+    let start = format!(
+        "could not fetch `http://{}/things/2/parts?page=1&per_page=100`: it answered 404 application/json: {{}}\n  \
+         detail: The answer is final.\n",
+        server.address
     );
+    assert!(text.starts_with(&start), "{text}");
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 

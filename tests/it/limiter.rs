@@ -211,12 +211,12 @@ fn a_refusal_by_the_second_is_remembered_as_an_uneven_path() {
     let space = simulator.space(&lists(&[("a", 100)]));
     let margin = || state(&space, &state_file(&simulator))["margin_ms"].clone();
     done(&space, "mirror42-fetch", &[]);
-    assert_eq!(margin(), 13);
+    assert_eq!(margin(), 7);
     simulator.faults(&["kind = 'rate-limited'"]);
     done(&space, "mirror42-fetch", &[]);
-    assert_eq!(margin(), 26);
+    assert_eq!(margin(), 14);
     done(&space, "mirror42-fetch", &[]);
-    assert_eq!(margin(), 26);
+    assert_eq!(margin(), 14);
 }
 
 #[test]
