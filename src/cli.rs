@@ -32,11 +32,15 @@ pub struct Common {
 #[derive(Args, Clone, Debug, Default)]
 pub struct ApiArgs {
     /// Address of the API, in place of `base_url` of the pipeline file
-    #[arg(long, value_name = "URL", env = "MIRROR42_API_URL")]
+    #[arg(long, value_name = "URL", env = "MIRROR42_API_URL", global = true)]
     pub api_url: Option<String>,
     /// Requests a second and an hour, in place of `limits`: `2/1200`, or `none`
-    #[arg(long, value_name = "N/N", env = "MIRROR42_LIMITS")]
+    #[arg(long, value_name = "N/N", env = "MIRROR42_LIMITS", global = true)]
     pub limits: Option<String>,
+    /// The longest wait for the rate limit, such as `10m`; a longer one ends with exit code 75, to be run again later
+    /// [default: 65m]
+    #[arg(long, value_name = "DURATION", env = "MIRROR42_MAX_WAIT", global = true)]
+    pub max_wait: Option<String>,
 }
 
 /// The flags of the binaries that talk to the database.
@@ -70,6 +74,9 @@ impl Common {
         });
         logs::init(&pipeline.paths, step, self.log_format, console)?;
         let secrets = Secrets::load(&pipeline.paths.dotenv())?;
+        if let Some(secret) = pipeline.api.auth.secret_variable().and_then(|name| secrets.get(name)) {
+            secret.hide();
+        }
         Ok(Context { pipeline, secrets })
     }
 }
@@ -91,6 +98,11 @@ impl ApiArgs {
                 Error::usage(format!(
                     "`--limits` is {text:?}, expected requests a second and an hour, such as `2/1200`, or `none`"
                 ))
+            })?;
+        }
+        if let Some(text) = self.max_wait.as_deref().filter(|text| !text.is_empty()) {
+            limits.max_wait = crate::pipeline::parse_duration(text).ok_or_else(|| {
+                Error::usage(format!("`--max-wait` is {text:?}, expected a duration such as `10m`, `2h` or `0s`"))
             })?;
         }
         if let Some(url) = self.api_url.as_deref().filter(|url| !url.is_empty()) {

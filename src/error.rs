@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+use crate::secret::redact;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the exit code of the process says; cron and the driver read it.
@@ -26,6 +28,8 @@ pub enum Kind {
     Guard,
     /// Validation failed: exit code 5.
     Invalid,
+    /// The API's limits allow no more for now; the run can be resumed: exit code 75, `EX_TEMPFAIL` of sysexits.h.
+    Later,
 }
 
 impl Kind {
@@ -36,6 +40,7 @@ impl Kind {
             Kind::Locked => 3,
             Kind::Guard => 4,
             Kind::Invalid => 5,
+            Kind::Later => 75,
         }
     }
 
@@ -46,6 +51,7 @@ impl Kind {
             3 => Kind::Locked,
             4 => Kind::Guard,
             5 => Kind::Invalid,
+            75 => Kind::Later,
             _ => Kind::Failed,
         }
     }
@@ -68,7 +74,7 @@ struct Report {
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error(Box::new(Report { kind, message: message.into(), at: None, detail: Vec::new(), hint: None }))
+        Error(Box::new(Report { kind, message: safe(message), at: None, detail: Vec::new(), hint: None }))
     }
 
     /// A stage failed (exit code 1). `message` is the primary line: lower case, no period.
@@ -96,6 +102,11 @@ impl Error {
         Error::new(Kind::Invalid, message)
     }
 
+    /// The API's limits allow no more for now (exit code 75): the run can be resumed.
+    pub fn later(message: impl Into<String>) -> Error {
+        Error::new(Kind::Later, message)
+    }
+
     /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind
     /// by its exit code.
     pub fn from_json(kind: Kind, parts: serde_json::Value) -> Option<Error> {
@@ -116,19 +127,19 @@ impl Error {
 
     /// Where: a file with its line, a URL, a record, a column.
     pub fn at(mut self, place: impl Into<String>) -> Error {
-        self.0.at = Some(place.into());
+        self.0.at = Some(safe(place));
         self
     }
 
     /// One more sentence of detail: what was found, what state things are in. May be called again.
     pub fn detail(mut self, sentence: impl Into<String>) -> Error {
-        self.0.detail.push(sentence.into());
+        self.0.detail.push(safe(sentence));
         self
     }
 
     /// What to do about it: an action, or nothing.
     pub fn hint(mut self, action: impl Into<String>) -> Error {
-        self.0.hint = Some(action.into());
+        self.0.hint = Some(safe(action));
         self
     }
 
@@ -148,6 +159,11 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.0.kind.exit_code())
     }
+}
+
+/// The text without what must not be told.
+fn safe(text: impl Into<String>) -> String {
+    redact(&text.into()).into_owned()
 }
 
 /// The whole message, without the program's name: what stands after `error: `.
@@ -186,6 +202,8 @@ pub fn printable(text: &str) -> String {
 
 /// The first `max` characters of `text`, printable, with `…` where something was cut.
 pub fn excerpt(text: &str, max: usize) -> String {
+    // Before the cut: half of a secret would not be found after it.
+    let text = &*redact(text);
     match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", printable(&text[..end])),
         None => printable(text),
@@ -235,6 +253,13 @@ mod tests {
         let error = Error::guard("too much").at("here").detail("one").detail("two").hint("act");
         let twin = Error::from_json(Kind::Guard, error.to_json()).unwrap();
         assert_eq!((twin.to_string(), twin.kind()), (error.to_string(), error.kind()));
+    }
+
+    #[test]
+    fn every_kind_is_told_by_its_exit_code() {
+        for kind in [Kind::Failed, Kind::Usage, Kind::Locked, Kind::Guard, Kind::Invalid, Kind::Later] {
+            assert_eq!(Kind::from_exit_code(kind.exit_code().into()), kind);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! file, which the next writer of the same folder removes ([`sweep`]).
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,15 +37,9 @@ pub struct Written {
 impl AtomicFile {
     /// Begins a file that will stand at `target`; its folder is made if it is missing.
     pub fn create(target: &Path) -> Result<AtomicFile> {
-        let folder = target.parent().unwrap_or(Path::new("."));
-        create_dir(folder)?;
-        let file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(folder)
-            .map_err(|cause| Error::io("create a file in", folder, &cause))?;
         Ok(AtomicFile {
             target: target.to_path_buf(),
-            writer: BufWriter::with_capacity(1 << 16, file),
+            writer: BufWriter::with_capacity(1 << 16, temporary(target)?),
             hasher: Sha256::new(),
             size_bytes: 0,
         })
@@ -60,15 +54,12 @@ impl AtomicFile {
     /// Makes the bytes durable and puts the file in its place with this mode (before the umask's say).
     pub fn commit_with_mode(self, mode: u32) -> Result<Written> {
         use std::os::unix::fs::PermissionsExt;
-        let failed = |doing: &'static str| {
-            let target = self.target.clone();
-            move |cause: io::Error| Error::io(doing, &target, &cause)
-        };
-        let file = self.writer.into_inner().map_err(|error| failed("write")(error.into_error()))?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
-        file.as_file().sync_all().map_err(failed("flush"))?;
-        file.persist(&self.target).map_err(|error| failed("rename to")(error.error))?;
-        sync_dir(self.target.parent().unwrap_or(Path::new(".")))?;
+        let file = self.writer.into_inner();
+        let file = file.map_err(|error| Error::io("write", &self.target, &error.into_error()))?;
+        let mode = fs::Permissions::from_mode(mode);
+        let moded = file.as_file().set_permissions(mode);
+        moded.map_err(|cause| Error::io("set the mode of", &self.target, &cause))?;
+        put_in_place(file, &self.target)?;
         Ok(Written { sha256: hex(&self.hasher.finalize()), size_bytes: self.size_bytes })
     }
 
@@ -85,11 +76,52 @@ pub fn write(target: &Path, bytes: &[u8]) -> Result<Written> {
     file.commit()
 }
 
-/// As [`write`], readable by its owner only.
-pub fn write_private(target: &Path, bytes: &[u8]) -> Result<Written> {
-    let mut file = AtomicFile::create(target)?;
-    file.write(bytes)?;
-    file.commit_with_mode(0o600)
+/// A file for bytes that must not be lost once they are there: it is made before they are, with room for them on the
+/// disk. Once written they survive the death of the process, even before they are in their place ([`recover`]).
+/// Readable by its owner only. Dropped without [`ReservedFile::commit`], it leaves nothing.
+pub struct ReservedFile {
+    target: PathBuf,
+    file: NamedTempFile,
+}
+
+impl ReservedFile {
+    /// Begins a file of at most `room_bytes` that will stand at `target`. Until it is written it holds blanks.
+    pub fn create(target: &Path, room_bytes: usize) -> Result<ReservedFile> {
+        let file = temporary(target)?;
+        // By the file itself: the errors of the temporary one tell its name.
+        let mut inner = file.as_file();
+        let reserved = inner.write_all(&vec![b' '; room_bytes]).and_then(|()| inner.sync_all());
+        let reserved = reserved.and_then(|()| inner.rewind());
+        reserved.map_err(|cause| Error::io("write", target, &cause))?;
+        Ok(ReservedFile { target: target.to_path_buf(), file })
+    }
+
+    /// Makes the bytes durable and puts the file in its place.
+    pub fn commit(self, bytes: &[u8]) -> Result<()> {
+        let mut inner = self.file.as_file();
+        let written = inner.write_all(bytes).and_then(|()| inner.set_len(bytes.len() as u64));
+        written.map_err(|cause| Error::io("write", &self.target, &cause))?;
+        put_in_place(self.file, &self.target)
+    }
+}
+
+/// A file beside `target`, readable by its owner only.
+fn temporary(target: &Path) -> Result<NamedTempFile> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    create_dir(folder)?;
+    let file = tempfile::Builder::new().prefix(&temporary_prefix(target)).tempfile_in(folder);
+    file.map_err(|cause| Error::io("create a file in", folder, &cause))
+}
+
+/// How the temporary files of `target` begin: the writers of two files in one folder may have two locks.
+fn temporary_prefix(target: &Path) -> String {
+    format!("{TEMPORARY}{}-", target.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn put_in_place(file: NamedTempFile, target: &Path) -> Result<()> {
+    file.as_file().sync_all().map_err(|cause| Error::io("flush", target, &cause))?;
+    file.persist(target).map_err(|error| Error::io("rename to", target, &error.error))?;
+    sync_dir(target.parent().unwrap_or(Path::new(".")))
 }
 
 /// Appends a line to a log in one write, so that lines of several processes do not mix. While it writes it
@@ -182,18 +214,55 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Removes the temporary files that killed writers left in `folder`. The caller holds the lock that
 /// keeps other writers out.
 pub fn sweep(folder: &Path) -> Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(cause) => return Err(Error::io("list", folder, &cause)),
-    };
+    temporaries(folder, TEMPORARY)?.iter().try_for_each(|path| remove(path))
+}
+
+/// As [`sweep`], the folders below it too.
+pub fn sweep_tree(folder: &Path) -> Result<()> {
+    sweep(folder)?;
+    let entries = fs::read_dir(folder).map_err(|cause| Error::io("list", folder, &cause))?;
     for entry in entries {
         let entry = entry.map_err(|cause| Error::io("list", folder, &cause))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            remove(&entry.path())?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep_tree(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Puts in its place what a killed writer had written for `target` if `is_whole` (there may be blanks after it), and
+/// removes what it had only begun. The caller holds the lock that keeps other writers of this file out.
+pub fn recover(target: &Path, is_whole: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    for path in temporaries(folder, &temporary_prefix(target))? {
+        if is_whole(&read(&path)?) {
+            let flushed = File::open(&path).and_then(|file| file.sync_all());
+            flushed.map_err(|cause| Error::io("flush", &path, &cause))?;
+            rename(&path, target)?;
+            sync_dir(folder)?;
+        } else {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The temporary files in `folder` whose names begin so.
+fn temporaries(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let failed = |cause: io::Error| Error::io("list", folder, &cause);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(failed(cause)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
 }
 
 /// Puts the folder `new` in the place of `old`, which is removed. Either the one or the other stands
@@ -324,6 +393,33 @@ mod tests {
         fs::write(folder.path().join("kept"), "").unwrap();
         sweep(folder.path()).unwrap();
         assert_eq!(names(folder.path()), ["kept"]);
+    }
+
+    #[test]
+    fn a_reserved_file_is_private_and_leaves_nothing_when_it_is_dropped() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let reserved = ReservedFile::create(&path, 100).unwrap();
+        assert!(!path.exists());
+        reserved.commit(b"short").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(ReservedFile::create(&path, 100).unwrap());
+        assert_eq!(names(folder.path()), ["token"]);
+    }
+
+    #[test]
+    fn what_a_killed_writer_had_written_is_put_in_its_place_and_what_it_had_begun_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(folder.path().join(".tmp-other-1"), "whole").unwrap();
+        for (left, stands) in [("whole", "whole"), ("     ", "whole"), ("who", "whole"), ("whole ", "whole ")] {
+            fs::write(folder.path().join(".tmp-token-1"), left).unwrap();
+            recover(&path, |bytes| bytes.starts_with(b"whole")).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), stands);
+        }
+        assert_eq!(names(folder.path()), [".tmp-other-1", "token"]);
     }
 
     #[test]

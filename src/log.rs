@@ -12,6 +12,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::error::{Error, Result, printable};
 use crate::paths::Paths;
+use crate::secret::redact;
 use crate::{files, progress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +105,7 @@ impl Log for Logger {
             return;
         }
         let stage = self.stage(record.target());
-        let message = printable(&record.args().to_string());
+        let message = printable(&redact(&record.args().to_string()));
         self.print(record.level(), stage, &message);
         if record.level() <= Level::Info {
             self.write(record.level(), stage, &message);

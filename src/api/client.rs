@@ -1,19 +1,26 @@
 //! The HTTP client: one request, repeated until its verdict is final.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use ureq::http::Response;
+use jiff::Timestamp;
+use ureq::http::{HeaderMap, Response};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Proxy, ResponseExt};
 
-use super::outcome::{
-    Head, LONGEST_PUT_OFF, PUT_OFFS, TRIES, Verdict, describe, is_hopeless, is_html, judge, judge_fault,
-};
-use super::token::{Authorization, Info, Wish};
+use super::auth::Authorization;
+use super::departure::{self, Gate, Left};
+use super::login::Login;
+use super::outcome::{Head, PUT_OFFS, TRIES, Verdict, describe, is_hopeless, is_html, judge, judge_fault};
+use super::query;
+use super::token::{Info, Wish};
 use crate::cli::Context;
-use crate::error::{Error, Result};
-use crate::limiter::{Limiter, ServerLimits};
+use crate::error::{Error, Result, excerpt};
+use crate::limiter::{Limiter, ServerLimits, Slot};
+use crate::secret::redact;
 
 // The server answers 403 to a request without one.
 const USER_AGENT: &str = concat!("mirror42/", env!("CARGO_PKG_VERSION"));
@@ -29,14 +36,51 @@ const LONGEST_WAIT: Duration = Duration::from_secs(32);
 // With several requests under way, each waits some seconds for its slot: that is no news.
 const NOTEWORTHY: Duration = Duration::from_secs(60);
 
-/// An answer with status 200.
+/// A page to get.
+pub struct Request<'a> {
+    /// Who asks, for the log.
+    pub stage: &'a str,
+    pub url: &'a str,
+    /// The `ETag` of what is here already: if that is what would come, the server may say so instead.
+    pub etag: Option<&'a str>,
+    /// Hears why it takes longer.
+    pub waiting: &'a dyn Fn(&str),
+}
+
+/// An answer with status 200, or 304 where that was asked for.
 #[derive(Debug)]
 pub struct Answer {
-    /// `X-Total`: records in all pages.
-    pub total: Option<u64>,
-    /// `X-Per-Page`: the page size that was granted.
-    pub per_page: Option<u32>,
+    /// What came is what the request's `ETag` names, and the body is empty.
+    pub not_modified: bool,
     pub body: Vec<u8>,
+    /// When the request that was answered went out.
+    pub asked_at: Timestamp,
+    /// The same, by a clock that nobody sets.
+    pub asked: Instant,
+    /// From then until the body had come.
+    pub took: Duration,
+    headers: HeaderMap,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The server's name for the body, to be kept with it; none if it holds a secret.
+    pub fn etag(&self) -> Option<&str> {
+        self.header("etag").filter(|etag| redact(etag) == *etag)
+    }
+
+    /// The address of the next page, as the `Link` header names it.
+    pub fn next_link(&self) -> Option<&str> {
+        self.headers.get_all("link").iter().find_map(|value| super::link::next(value.to_str().ok()?))
+    }
+
+    /// `X-Per-Page`: the page size that was granted.
+    pub fn per_page(&self) -> Option<u32> {
+        self.header("x-per-page").and_then(|text| text.parse().ok())
+    }
 }
 
 /// What this process asked of the API.
@@ -54,7 +98,10 @@ pub struct Counts {
 pub struct Client {
     agent: Agent,
     base_url: String,
-    limiter: Limiter,
+    /// `api.headers` and `api.query`.
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    limiter: Arc<Limiter>,
     authorization: Authorization,
     pub counts: Counts,
 }
@@ -79,11 +126,15 @@ impl Client {
             .timeout_recv_body(Some(api.timeout * WHOLE_BODY))
             .proxy(if is_loopback(&api.base_url) { None } else { Proxy::try_from_env() })
             .build();
-        let agent: Agent = config.into();
+        let limiter = Arc::new(Limiter::new(&context.pipeline.paths, api));
+        let gate = Gate { limiter: Arc::clone(&limiter), proxied: config.proxy().is_some() };
+        let agent = Agent::with_parts(config, DefaultConnector::new().chain(gate), DefaultResolver::default());
         Ok(Client {
             agent: agent.clone(),
             base_url: api.base_url.clone(),
-            limiter: Limiter::new(&context.pipeline.paths, api),
+            headers: api.headers.clone(),
+            query: api.query.clone(),
+            limiter,
             authorization: Authorization::new(context, agent)?,
             counts: Counts::default(),
         })
@@ -95,53 +146,75 @@ impl Client {
         self.limiter.stop();
     }
 
-    /// The full address of a path, as messages name it.
-    pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url)
+    /// Waits before a request that should not come too soon; not once [`Client::stop`] was called.
+    pub fn pause(&self, wait: Duration) {
+        self.limiter.sleep(wait);
     }
 
-    /// Gets `path` (with its query) until `read` can use the answer. `stage` is who asks, for the log;
-    /// `waiting` hears why it takes longer.
-    pub fn get<T>(
-        &self,
-        stage: &str,
-        path: &str,
-        waiting: &dyn Fn(&str),
-        read: impl Fn(Answer) -> Result<T, Verdict>,
-    ) -> Result<T> {
-        let url = self.url(path);
+    /// The full address of a path, as it is asked for and as messages name it.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{}", self.base_url, query::extended(path, &self.query))
+    }
+
+    /// Gets an address until `read` can use the answer.
+    pub fn get<T>(&self, request: &Request, read: impl Fn(Answer) -> Result<T, Verdict>) -> Result<T> {
+        let Request { stage, url, etag, waiting } = *request;
         let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
         // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
-        self.authorization.bearer(&retry, waiting)?;
+        self.authorization.credential(&retry, waiting)?;
         retry.run(waiting, || {
-            let bearer = self.authorization.bearer(&retry, waiting).map_err(Stop::Error)?;
-            let request = self.agent.get(&url);
-            let request = match &bearer {
-                Some(token) => request.header("Authorization", format!("Bearer {}", token.reveal())),
-                None => request,
-            };
-            let outcome = self.counted(request.call()).and_then(&read);
-            match (outcome, &bearer) {
-                (Err(Verdict::Unauthorized { why }), Some(token)) if self.authorization.renews() => {
-                    self.authorization.refused(token).map_err(Stop::Error)?;
-                    Err(Stop::Verdict(Verdict::Unauthorized { why }))
-                }
-                // There is no other token to be had.
-                (Err(Verdict::Unauthorized { why }), _) => Err(Stop::Verdict(Verdict::Fail { why })),
-                (outcome, _) => outcome.map_err(Stop::Verdict),
+            let credential = self.authorization.credential(&retry, waiting).map_err(Stop::Error)?;
+            let mut request = self.agent.get(url);
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
             }
+            if let Some(etag) = etag {
+                request = request.header("If-None-Match", etag);
+            }
+            if let Some(credential) = &credential {
+                request = request.header(&credential.name, credential.value.reveal());
+            }
+            let outcome = self.counted(request.call(), etag).and_then(&read);
+            outcome.or_else(|verdict| match (verdict, &credential) {
+                (Verdict::Unauthorized { why }, Some(credential)) => {
+                    let another = self.authorization.refused(credential).map_err(Stop::Error)?;
+                    // Where there is no other to be had, the answer is final.
+                    let verdict = if another { Verdict::Unauthorized { why } } else { Verdict::Fail { why } };
+                    Err(Stop::Verdict(verdict))
+                }
+                (Verdict::Unauthorized { why }, None) => Err(Stop::Verdict(Verdict::Fail { why })),
+                (verdict, _) => Err(Stop::Verdict(verdict)),
+            })
         })
+    }
+
+    /// The full address of what an answer to `url` calls the next page. It is on the same server, or it is refused: the
+    /// token would go there.
+    pub fn follow(&self, url: &str, link: &str) -> Result<String, Verdict> {
+        let next = super::link::resolve(url, link).ok_or_else(|| Verdict::Fail {
+            why: format!("it names `{}` as the next page, where the token must not go", excerpt(link, 200)),
+        })?;
+        Ok(query::extended(&next, &self.query))
     }
 
     /// What can be told of the OAuth2 token, once the wish is fulfilled; none if there is no such token. `stage` and
     /// `waiting` as in [`Client::get`].
     pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
         let asker = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: String::new() };
-        self.authorization.token(wish, &asker, waiting)
+        self.authorization.oauth2().map_or(Ok(None), |oauth2| oauth2.fulfil(wish, &asker, waiting))
+    }
+
+    /// Where a person consents, if tokens are given for that.
+    pub fn login(&self) -> Option<&Login> {
+        self.authorization.oauth2()?.login()
     }
 
     /// The usable answer of an attempt; what the server said of its limits is taken in first.
-    fn counted(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Verdict> {
+    fn counted(
+        &self,
+        response: Result<Response<ureq::Body>, ureq::Error>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Verdict> {
         let response = response.map_err(|error| judge_fault(&error))?;
         let number = |name: &str| header(&response, name).and_then(|text| text.parse::<u32>().ok());
         let server = ServerLimits {
@@ -149,11 +222,22 @@ impl Client {
             per_hour: number("x-hourly-ratelimit-limit").filter(|n| *n > 0),
             hourly_remaining: number("x-hourly-ratelimit-remaining"),
         };
+        if let Some(slot) = departure::sent() {
+            self.heard(slot, server, &response).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+        }
+        answer(response, etag)
+    }
+
+    fn heard(&self, slot: Slot, server: ServerLimits, response: &Response<ureq::Body>) -> Result<()> {
         // An answer that is none of the API's own says nothing of its limits.
         if server != ServerLimits::default() || response.status() == 200 {
-            self.limiter.observe(server).map_err(|error| Verdict::Fail { why: error.message().to_string() })?;
+            self.limiter.observe(slot, server)?;
         }
-        answer(response)
+        let of_the_second = header(response, "retry-after").is_none_or(|text| ["0", "1"].contains(&text.trim()));
+        if response.status() == 429 && of_the_second && server.hourly_remaining != Some(0) {
+            self.limiter.widen(slot)?;
+        }
+        Ok(())
     }
 }
 
@@ -167,10 +251,11 @@ fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str>
     response.headers().get(name)?.to_str().ok()
 }
 
-/// The body and the headers that count of a response with status 200; else its verdict.
-pub fn answer(mut response: Response<ureq::Body>) -> Result<Answer, Verdict> {
+/// A response to this thread's last request with status 200, or 304 where that was asked for with an `ETag`, once its body has
+/// come; else its verdict.
+pub fn answer(mut response: Response<ureq::Body>, etag: Option<&str>) -> Result<Answer, Verdict> {
     let mut body = Vec::new();
-    if response.status() == 200 {
+    if matches!(response.status().as_u16(), 200 | 304) {
         // The limit is one of the bytes that come out of the gzip.
         let whole = response.body_mut().with_config().limit(BODY_LIMIT_BYTES).read_to_vec();
         body = whole.map_err(|error| judge_fault(&error))?;
@@ -186,15 +271,16 @@ pub fn answer(mut response: Response<ureq::Body>) -> Result<Answer, Verdict> {
         location: header(&response, "location"),
         origin: &format!("{}://{}", uri.scheme_str().unwrap_or(""), uri.authority().map_or("", |at| at.as_str())),
     };
-    if head.status != 200 {
+    let not_modified = head.status == 304 && etag.is_some();
+    if head.status != 200 && !not_modified {
         return Err(judge(&head, &body, SystemTime::now()));
     }
-    if is_html(head.content_type, &body) {
+    if !not_modified && is_html(head.content_type, &body) {
         return Err(Verdict::again(describe(&head, &body)));
     }
-    let total = header(&response, "x-total").and_then(|text| text.parse().ok());
-    let per_page = header(&response, "x-per-page").and_then(|text| text.parse().ok());
-    Ok(Answer { total, per_page, body })
+    let Left { at, since } = departure::left();
+    let headers = response.headers().clone();
+    Ok(Answer { not_modified, body, asked_at: at, asked: since, took: since.elapsed(), headers })
 }
 
 /// Why an attempt ended without a value.
@@ -217,25 +303,26 @@ impl Retry<'_> {
     /// Runs `attempt` until it succeeds, cannot succeed, has been tried [`TRIES`] times or put off [`PUT_OFFS`] times,
     /// or too many other requests of this process went as badly.
     pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
-        let (mut tries, mut put_offs, mut put_off_for) = (0, 0, Duration::ZERO);
+        let (mut tries, mut put_offs) = (0, 0);
         loop {
-            self.wait_for_slot(waiting)?;
+            let outer = departure::arm(Some(self.wait_for_slot(waiting)?));
             self.counts.requests.fetch_add(1, Ordering::Relaxed);
-            let verdict = match attempt() {
+            let outcome = attempt();
+            departure::arm(outer);
+            let verdict = match outcome {
                 Ok(value) => return Ok(value),
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Verdict(verdict)) => verdict,
             };
             let wait = match &verdict {
+                Verdict::Held => {
+                    self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
                 Verdict::Fail { why } => return Err(self.failure(why, "The answer is final.")),
                 // A limit of the server's is no fault of the request, and is waited for more patiently.
                 Verdict::Wait { wait, .. } => {
                     put_offs += 1;
-                    put_off_for += *wait;
-                    if put_off_for > LONGEST_PUT_OFF {
-                        let why = format!("{}; it wants no request for {} s", verdict.why(), put_off_for.as_secs());
-                        return Err(self.failure(&why, "The answer is final."));
-                    }
                     if put_offs == PUT_OFFS {
                         return Err(self.failure(verdict.why(), &format!("It was put off {PUT_OFFS} times.")));
                     }
@@ -272,27 +359,22 @@ impl Retry<'_> {
     }
 
     fn sleep(&self, wait: Duration) -> Result<()> {
-        if self.limiter.sleep(wait) {
-            return Ok(());
-        }
-        Err(Error::failed(format!("could not {}: another request failed first", self.what)))
+        if self.limiter.sleep(wait) { Ok(()) } else { Err(self.stopped()) }
     }
 
-    /// Reserves a slot and waits for it. The server may have closed the door meanwhile: then anew.
-    fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<()> {
-        loop {
-            let slot = self.limiter.reserve()?;
-            if slot.wait >= NOTEWORTHY {
-                let until = jiff::Timestamp::now() + slot.wait;
+    fn wait_for_slot(&self, waiting: &dyn Fn(&str)) -> Result<Slot> {
+        let slot = self.limiter.wait_for_slot(|wait, until| {
+            if wait >= NOTEWORTHY {
                 let note = format!("waiting for the rate limit until {until:.0}");
                 log::info!(target: self.stage, "{note}");
                 waiting(&note);
             }
-            self.sleep(slot.wait)?;
-            if self.limiter.take_up(&slot)? {
-                return Ok(());
-            }
-        }
+        })?;
+        slot.ok_or_else(|| self.stopped())
+    }
+
+    fn stopped(&self) -> Error {
+        Error::failed(format!("could not {}: another request failed first", self.what))
     }
 
     fn failure(&self, why: &str, tries: &str) -> Error {

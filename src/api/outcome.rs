@@ -5,15 +5,15 @@
 //! | 200 with JSON that the caller can use | used |
 //! | 200 with HTML (a bot filter's page) | again |
 //! | 200 with what is not the expected JSON: not JSON, not UTF-8, an object for a list, no `X-Total` | again |
-//! | 200 with a page that does not fit the others: too few records, another total, a record that came before | the series is read anew |
-//! | 200 with an empty list and an `X-Total` of 0 | asked for once more, then used |
+//! | 200 with a page that does not fit the others: too few records, another total, a record that came before | the pages that can have moved are read again |
+//! | 200 with an empty list and an `X-Total` of 0 | asked for again, once, or three times where there were records; then used |
 //! | 304 and other 2xx | again: not asked for |
 //! | 3xx to another host | fail: following it would give the token to another place |
 //! | 3xx to the same host | again: a login or a maintenance page |
 //! | 401 | another token, then again; fail where there is no other |
 //! | 403, 404 or another 4xx with HTML (bot filter, a proxy's page); 408; 425 | again |
 //! | 4xx with JSON, with text, or with nothing | fail with the server's own message |
-//! | 429; 5xx with `Retry-After` | put off until then, for all processes; fail if that is hours away |
+//! | 429; 5xx with `Retry-After` | put off until then, for all processes; later (exit code 75) if that is longer than `--max-wait` |
 //! | 5xx | again |
 //! | connection refused, reset, closed early; a host that is not found | again |
 //! | no connection, no first byte, no whole body in time | again |
@@ -22,12 +22,13 @@
 //! | no TLS, a certificate that is not trusted, a wrong address | fail |
 //!
 //! "Again" is at most [`TRIES`] times with growing, jittered waits, and only while [`is_hopeless`] is not true of the
-//! process; "put off" at most [`PUT_OFFS`] times, and for [`LONGEST_PUT_OFF`] in all.
+//! process; "put off" at most [`PUT_OFFS`] times.
 
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime};
 
-use crate::error::excerpt;
+use super::departure::Held;
+use crate::error::{Error, excerpt};
 
 /// How often one request is sent before it is given up. With the waits between, half a minute; a minute at most.
 pub const TRIES: u32 = 7;
@@ -37,10 +38,6 @@ pub const PUT_OFFS: u32 = 20;
 
 // The limits count a second and an hour. Without `Retry-After` it is by far more likely the second.
 const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
-
-/// For how long one request is put off in all before it is given up: the limits know no longer span than an hour.
-pub const LONGEST_PUT_OFF: Duration = Duration::from_secs(2 * 3600);
-
 /// Whether a process was given so many bad answers to its requests that none of them is an accident any more. Without
 /// this a server that fails every other time would be asked for hours: each page passes after some tries. One that
 /// fails every twentieth time is never near it (about 500 of 10,000, where 2,600 are allowed).
@@ -55,6 +52,8 @@ pub enum Verdict {
     Again { why: String },
     /// The server wants no requests for so long.
     Wait { why: String, wait: Duration },
+    /// It was not sent: the limits have changed since its slot was reserved.
+    Held,
     /// The token was refused.
     Unauthorized { why: String },
     /// No repetition will help.
@@ -72,6 +71,7 @@ impl Verdict {
             | Verdict::Wait { why, .. }
             | Verdict::Unauthorized { why }
             | Verdict::Fail { why } => why,
+            Verdict::Held => "it was held back",
         }
     }
 }
@@ -149,6 +149,11 @@ pub fn judge_fault(error: &ureq::Error) -> Verdict {
         ureq::Error::Decompress(_, cause) if cause.kind() == ErrorKind::UnexpectedEof => {
             Verdict::again(format!("its body is not whole: {cause}"))
         }
+        ureq::Error::Other(cause) if cause.is::<Held>() => Verdict::Held,
+        ureq::Error::Other(cause) => match cause.downcast_ref::<Error>() {
+            Some(ours) => Verdict::Fail { why: ours.message().to_string() },
+            None => Verdict::again(format!("the connection broke: {cause}")),
+        },
         ureq::Error::Decompress(_, cause) => Verdict::again(format!("its body is not the gzip it should be: {cause}")),
         // rustls reports through io, in words only: a certificate that is bad, or an answer that is no TLS at all.
         ureq::Error::Io(cause) if is_unsafe(&cause.to_string()) => {
@@ -288,6 +293,7 @@ mod tests {
             }
         };
         assert_eq!(wait(Some("3600")), 3600);
+        assert_eq!(wait(Some("99999")), 99999);
         assert_eq!(wait(Some("Thu, 01 Jan 1970 00:01:00 GMT")), 60);
         assert_eq!(wait(Some("soon")), 1);
         assert_eq!(wait(Some("-5")), 1);

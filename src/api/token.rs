@@ -1,63 +1,65 @@
-//! Who we are to the API: the OAuth2 token, shared by all threads and processes through one file.
+//! The OAuth2 token, shared by all threads and processes through one file ([`token_file`](super::token_file)).
 //!
-//! The server hands the same token back while it lives, with the seconds it has left, so asking
-//! again does not always buy time: a token that is short of an hour is asked for again at most every
-//! ten minutes, and used for as long as it has.
+//! For client credentials the server hands the same token back while it lives, with the seconds it has
+//! left, so asking again does not always buy time: a token that is short of an hour is asked for again
+//! at most every ten minutes, and used for as long as it has.
+//!
+//! A refresh token replaces itself at every refresh. What the server answered is in the file before
+//! anything uses it; between the answer and the file lies one write, and nothing else.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use ureq::Agent;
 
+use super::auth::{Credential, fits_header};
 use super::client::{Counts, Retry, Stop, answer};
-use super::outcome::Verdict;
+use super::login::Login;
+use super::outcome::{Verdict, judge_fault};
+use super::token_file::{Locked, Owner, Token, TokenFile};
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::paths::Paths;
-use crate::pipeline::{Auth, Secret};
+use crate::pipeline::{self, Grant, Secret};
 
 // "Refresh when less than an hour is left": a run takes minutes, so that it never outlives its token.
 const ENOUGH_S: u64 = 3600;
 const ASK_AGAIN_AFTER_S: u64 = 600;
 // Less than this may be over before the request arrives.
 const SPENT_S: u64 = 30;
-const WARN_SECRET_S: u64 = 30 * 24 * 3600;
+const DAY_S: u64 = 24 * 3600;
+const WARN_SECRET_S: u64 = 30 * DAY_S;
 
-/// How requests are authorized.
-pub enum Authorization {
-    None,
-    Fixed(Secret),
-    OAuth2(Box<OAuth2>),
-}
-
-/// The client credentials grant, and the token it gave.
+/// Gets tokens, and keeps them.
 pub struct OAuth2 {
     agent: Agent,
-    url: String,
-    client_id: Secret,
+    file: TokenFile,
+    owner: Owner,
     client_secret: Secret,
-    paths: Paths,
+    secret_sha256: String,
+    /// Where a person consents; none for client credentials.
+    login: Option<Login>,
     current: Mutex<Option<Token>>,
 }
 
-/// `.mirror42/token.json`, mode 0600.
-#[derive(Clone, Serialize, Deserialize)]
-struct Token {
-    access_token: String,
-    /// Unix time, seconds, by our own clock: the server's may differ.
-    expires_at_s: u64,
-    /// When the server was last asked for it.
-    asked_at_s: u64,
-    /// Which API and application it is for.
-    url: String,
-    client_id: String,
-    secret_sha256: String,
-    secret_valid_until: Option<serde_json::Value>,
-    /// The API refused it, whatever its age.
-    #[serde(default)]
-    refused: bool,
+/// What somebody wants of the token who does not want to send it.
+pub enum Wish {
+    /// One that will do for a run.
+    Ensure,
+    /// Ask the server, whatever there is.
+    Refresh,
+    /// Exchange the code of a login.
+    Exchange(Secret),
+    /// Look at what there is.
+    Look,
+}
+
+/// What a token is asked for with.
+enum Ask {
+    ClientCredentials,
+    RefreshToken(String),
+    Code(Secret),
 }
 
 #[derive(Deserialize)]
@@ -66,199 +68,262 @@ struct Granted {
     /// A number; some servers give it as text, and RFC 6749 (section 5.1) lets them leave it out.
     #[serde(default)]
     expires_in: serde_json::Value,
-    #[serde(default)]
+    refresh_token: Option<String>,
     secret_valid_until: Option<serde_json::Value>,
-}
-
-/// What somebody wants of the token who does not want to send it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// One that will do for a run.
-    Ensure,
-    /// Ask the server, whatever there is.
-    Refresh,
-    /// Look at what there is.
-    Look,
 }
 
 /// What can be told of a token without telling it.
 pub struct Info {
     pub seconds_left: u64,
     pub secret_valid_until: Option<String>,
-}
-
-impl Authorization {
-    pub fn new(context: &Context, agent: Agent) -> Result<Authorization> {
-        let Context { pipeline, secrets } = context;
-        Ok(match &pipeline.api.auth {
-            Auth::None => Authorization::None,
-            Auth::Bearer { token_env } => Authorization::Fixed(secrets.need(token_env, "the API's token")?),
-            Auth::OAuth2 { token_path, client_id_env, client_secret_env } => Authorization::OAuth2(Box::new(OAuth2 {
-                agent,
-                url: format!("{}{token_path}", pipeline.api.base_url),
-                client_id: secrets.need(client_id_env, "the API's client id")?,
-                client_secret: secrets.need(client_secret_env, "the API's client secret")?,
-                paths: pipeline.paths.clone(),
-                current: Mutex::new(None),
-            })),
-        })
-    }
-
-    /// The token for the next attempt, asked for if need be.
-    pub fn bearer(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Option<Secret>> {
-        match self {
-            Authorization::None => Ok(None),
-            Authorization::Fixed(token) => Ok(Some(token.clone())),
-            Authorization::OAuth2(oauth2) => {
-                oauth2.ensure(asker, waiting).map(|token| Some(Secret::new(token.access_token)))
-            }
-        }
-    }
-
-    /// Whether another token can be had when the API refuses this one.
-    pub fn renews(&self) -> bool {
-        matches!(self, Authorization::OAuth2(_))
-    }
-
-    /// The OAuth2 token, if requests are authorized by one.
-    pub fn token(&self, wish: Wish, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
-        match (self, wish) {
-            (Authorization::None | Authorization::Fixed(_), _) => Ok(None),
-            (Authorization::OAuth2(oauth2), Wish::Ensure) => oauth2.ensured(asker, waiting).map(Some),
-            (Authorization::OAuth2(oauth2), Wish::Refresh) => oauth2.refresh(asker, waiting).map(Some),
-            (Authorization::OAuth2(oauth2), Wish::Look) => oauth2.info(),
-        }
-    }
-
-    /// The API refused this token: the next attempt, of any thread and process, uses another.
-    pub fn refused(&self, token: &Secret) -> Result<()> {
-        match self {
-            Authorization::OAuth2(oauth2) => oauth2.refused(token),
-            Authorization::None | Authorization::Fixed(_) => Ok(()),
-        }
-    }
+    /// As pipeline.toml names it.
+    pub grant: String,
+    pub has_refresh_token: bool,
 }
 
 impl OAuth2 {
-    /// A token that will do: ours, the one another process left in the file, or a new one.
+    pub fn new(context: &Context, agent: Agent, settings: &pipeline::OAuth2) -> Result<OAuth2> {
+        let Context { pipeline, secrets } = context;
+        let pipeline::OAuth2 { token_path, client_id_env, client_secret_env, grant } = settings;
+        let base_url = &pipeline.api.base_url;
+        let client_id = secrets.need(client_id_env, "the API's client id")?.reveal().to_string();
+        let client_secret = secrets.need(client_secret_env, "the API's client secret")?;
+        let login = match grant {
+            Grant::ClientCredentials => None,
+            Grant::RefreshToken { authorize_path, redirect_uri, scope } => Some(Login {
+                url: format!("{base_url}{authorize_path}"),
+                client_id: client_id.clone(),
+                redirect_uri: redirect_uri.clone(),
+                scope: scope.clone(),
+            }),
+        };
+        Ok(OAuth2 {
+            agent,
+            file: TokenFile::new(&pipeline.paths),
+            owner: Owner { url: format!("{base_url}{token_path}"), client_id, grant: grant.name().to_string() },
+            secret_sha256: files::sha256_of(client_secret.reveal().as_bytes()),
+            client_secret,
+            login,
+            current: Mutex::new(None),
+        })
+    }
+
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// What a request carries to be let in, by a token that will do: ours, the one another process left in the file, or
+    /// a new one.
+    pub fn credential(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Credential> {
+        self.ensure(asker, waiting).map(|token| token.credential())
+    }
+
+    /// What can be told of the token, once the wish is fulfilled; none if there is no token.
+    pub fn fulfil(&self, wish: Wish, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
+        let token = match wish {
+            Wish::Ensure => Some(self.ensure(asker, waiting)?),
+            Wish::Refresh => Some(self.refresh(asker, waiting)?),
+            Wish::Exchange(code) => Some(self.exchange(code, asker, waiting)?),
+            Wish::Look => self.known(self.file.get(&self.owner)?),
+        };
+        Ok(token.map(|token| token.info(now_s())))
+    }
+
+    /// The API refused this credential: no thread and no process uses it again.
+    pub fn refused(&self, credential: &Credential) -> Result<()> {
+        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let file = self.file.lock()?;
+        *current = None;
+        match file.get(&self.owner)? {
+            Some(kept) if kept.credential() == *credential => {
+                file.put(file.reserve(&self.owner, now_s())?, &Token { refused: true, ..kept })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn ensure(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Token> {
         // Held while asking: the other threads need the same answer.
         let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(token) = current.as_ref().filter(|token| token.will_do(now_s())) {
             return Ok(token.clone());
         }
-        let _lock = self.lock()?;
-        let kept = self.kept()?;
-        let token = match kept {
+        let file = self.file.lock()?;
+        let token = match self.known(file.get(&self.owner)?) {
             Some(token) if token.will_do(now_s()) => token,
-            _ => self.ask(asker, waiting)?,
+            // Nothing can be asked for until somebody logs in.
+            Some(token) if self.login.is_some() && token.refresh_token.is_none() && token.lives(now_s()) => token,
+            kept => self.renew(&file, kept, asker, waiting)?,
         };
         *current = Some(token.clone());
         Ok(token)
     }
 
     /// Asks whatever the age of the token we have.
-    fn refresh(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
-        let _lock = self.lock()?;
-        self.ask(asker, waiting).map(|token| token.info(now_s()))
+    fn refresh(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Token> {
+        let file = self.file.lock()?;
+        let kept = self.known(file.get(&self.owner)?);
+        self.renew(&file, kept, asker, waiting)
     }
 
-    fn ensured(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Info> {
-        self.ensure(asker, waiting).map(|token| token.info(now_s()))
+    /// Exchanges the code that a person was given for tokens.
+    fn exchange(&self, code: Secret, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Token> {
+        code.hide();
+        let file = self.file.lock()?;
+        // The refresh token of whoever logged in before is not this person's.
+        let kept = self.known(file.get(&self.owner)?).map(|token| Token { refresh_token: None, ..token });
+        self.ask(&file, &Ask::Code(code), kept, asker, waiting)
     }
 
-    /// The token in the file, if there is one for this API.
-    fn info(&self) -> Result<Option<Info>> {
-        Ok(self.kept()?.map(|token| token.info(now_s())))
-    }
-
-    fn refused(&self, token: &Secret) -> Result<()> {
-        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let _lock = self.lock()?;
-        *current = None;
-        match self.kept()? {
-            Some(kept) if kept.access_token == token.reveal() => self.keep(&Token { refused: true, ..kept }),
-            _ => Ok(()),
+    /// What the file has for us. A token that was got by another secret says nothing of whether this one is right; the
+    /// refresh token with it goes on, since it is the application's.
+    fn known(&self, kept: Option<Token>) -> Option<Token> {
+        let kept = kept?;
+        match (kept.secret_sha256 == self.secret_sha256, &kept.refresh_token) {
+            (true, _) => Some(kept),
+            (false, Some(_)) => Some(Token { refused: true, ..kept }),
+            (false, None) => None,
         }
     }
 
-    fn ask(&self, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Token> {
-        let what = format!("get a token from `{}`", self.url);
+    fn renew(&self, file: &Locked, kept: Option<Token>, asker: &Retry, waiting: &dyn Fn(&str)) -> Result<Token> {
+        let refresh_token = kept.as_ref().and_then(|token| token.refresh_token.clone());
+        let ask = match (&self.login, refresh_token) {
+            (None, _) => Ask::ClientCredentials,
+            (Some(_), Some(refresh_token)) => Ask::RefreshToken(refresh_token),
+            (Some(_), None) => {
+                return Err(Error::failed("there is no refresh token for this API and this client id")
+                    .hint("Run `mirror42-token login`."));
+            }
+        };
+        self.ask(file, &ask, kept, asker, waiting)
+    }
+
+    /// Asks, and has the answer in the file before anybody can use it.
+    fn ask(
+        &self,
+        file: &Locked,
+        ask: &Ask,
+        kept: Option<Token>,
+        asker: &Retry,
+        waiting: &dyn Fn(&str),
+    ) -> Result<Token> {
+        let what = match ask {
+            Ask::ClientCredentials | Ask::RefreshToken(_) => format!("get a token from `{}`", self.owner.url),
+            Ask::Code(_) => format!("exchange the code at `{}`", self.owner.url),
+        };
         // Counted apart: the requests of a stage are those for its pages.
         let counts = Counts::default();
         let retry = Retry { limiter: asker.limiter, counts: &counts, stage: asker.stage, what };
-        let granted = retry.run(waiting, || self.ask_once().map_err(Stop::Verdict)).map_err(|error| {
-            let credentials = error.message().contains("it answered 401");
-            if credentials { error.hint("Check the client id and the client secret.") } else { error }
-        })?;
+        let place = file.reserve(&self.owner, now_s())?;
+        let granted = retry
+            .run(waiting, || self.ask_once(ask, &retry.what))
+            .map_err(|error| explained(error, ask, kept.as_ref()))?;
         let now = now_s();
-        let token = Token {
+        let refresh_token = granted.refresh_token.filter(|token| !token.is_empty());
+        let mut token = Token {
+            owner: self.owner.clone(),
             access_token: granted.access_token,
+            // RFC 6749, section 6: without a new one the old one goes on.
+            refresh_token: refresh_token.or_else(|| kept.as_ref()?.refresh_token.clone()),
             expires_at_s: now.saturating_add(lifetime_s(&granted.expires_in)),
             asked_at_s: now,
-            url: self.url.clone(),
-            client_id: self.client_id.reveal().to_string(),
-            secret_sha256: files::sha256_of(self.client_secret.reveal().as_bytes()),
+            secret_sha256: self.secret_sha256.clone(),
             secret_valid_until: granted.secret_valid_until.filter(|value| !value.is_null()),
+            secret_told_at_s: kept.as_ref().and_then(|token| token.secret_told_at_s),
             refused: false,
         };
-        token.warn_of_secret(now);
-        self.keep(&token)?;
+        let warning = token.warning(now);
+        if warning.is_some() {
+            token.secret_told_at_s = Some(now);
+        }
+        file.put(place, &token)?;
+        if let Some(end) = warning {
+            log::warn!("the application's secret stops working at {end:.0}: make a new one in the API's settings");
+        }
+        if self.login.is_some() && token.refresh_token.is_none() {
+            log::warn!("the API gave no refresh token: log in again when this token is spent");
+        }
         Ok(token)
     }
 
-    fn ask_once(&self) -> Result<Granted, Verdict> {
-        let body = serde_json::json!({
-            "grant_type": "client_credentials",
-            "client_id": self.client_id.reveal(),
-            "client_secret": self.client_secret.reveal(),
+    fn ask_once(&self, ask: &Ask, what: &str) -> Result<Granted, Stop> {
+        let (client_id, client_secret) = (self.owner.client_id.as_str(), self.client_secret.reveal());
+        let mut form = vec![("client_id", client_id), ("client_secret", client_secret)];
+        form.extend(match ask {
+            Ask::ClientCredentials => vec![("grant_type", "client_credentials")],
+            Ask::RefreshToken(token) => vec![("grant_type", "refresh_token"), ("refresh_token", token)],
+            Ask::Code(code) => vec![("grant_type", "authorization_code"), ("code", code.reveal())],
         });
-        let request = self.agent.post(&self.url).header("Content-Type", "application/json");
-        let response = request.send(body.to_string()).map_err(|error| super::outcome::judge_fault(&error))?;
-        let body = match answer(response) {
-            Ok(answer) => answer.body,
+        if let (Ask::Code(_), Some(login)) = (ask, &self.login) {
+            form.push(("redirect_uri", &login.redirect_uri));
+        }
+        let response = self.agent.post(&self.owner.url).send_form(form);
+        let granted = response
+            .map_err(|error| judge_fault(&error))
+            .and_then(|response| answer(response, None))
+            .and_then(|answer| {
+                let granted = serde_json::from_slice::<Granted>(&answer.body).ok();
+                // The parser's message could repeat the token.
+                granted
+                    .filter(|granted| !granted.access_token.is_empty() && fits_header(&granted.access_token))
+                    .ok_or_else(|| Verdict::again("it answered 200 without an access token"))
+            });
+        granted.inspect(Granted::hide).map_err(|verdict| match (ask, verdict) {
+            (Ask::Code(_), Verdict::Again { why } | Verdict::Fail { why } | Verdict::Unauthorized { why }) => {
+                Stop::Error(
+                    Error::failed(format!("could not {what}: {why}")).detail("It was sent once: a code works once."),
+                )
+            }
             // Here 401 means that the credentials are wrong, which no other token mends.
-            Err(Verdict::Unauthorized { why }) => return Err(Verdict::Fail { why }),
-            Err(verdict) => return Err(verdict),
-        };
-        // The parser's message could repeat the token.
-        serde_json::from_slice(&body).map_err(|_| Verdict::again("it answered 200 without an access token"))
+            (_, Verdict::Unauthorized { why }) => Stop::Verdict(Verdict::Fail { why }),
+            (_, verdict) => Stop::Verdict(verdict),
+        })
     }
+}
 
-    fn lock(&self) -> Result<files::Lock> {
-        files::Lock::wait(&self.paths.token().with_extension("lock"))
+/// With what became of the tokens that were there, and what a person can do.
+fn explained(error: Error, ask: &Ask, kept: Option<&Token>) -> Error {
+    let refused = error.message().contains("invalid_grant");
+    let credentials = error.message().contains("it answered 401");
+    let error = match (ask, kept) {
+        (Ask::ClientCredentials, _) | (_, None) => error,
+        (Ask::RefreshToken(_) | Ask::Code(_), Some(_)) => error.detail("The tokens that were kept are as they were."),
+    };
+    match ask {
+        Ask::RefreshToken(_) if refused => error.hint("Run `mirror42-token login`: the refresh token works no more."),
+        _ if credentials && !refused => error.hint("Check the client id and the client secret."),
+        Ask::Code(_) => error.hint("Run `mirror42-token login` again, for a new code."),
+        Ask::ClientCredentials | Ask::RefreshToken(_) => error,
     }
+}
 
-    fn kept(&self) -> Result<Option<Token>> {
-        let bytes = files::read_if_there(&self.paths.token())?;
-        let token = bytes.and_then(|bytes| serde_json::from_slice::<Token>(&bytes).ok());
-        // By the secret too: a token that was got by another says nothing of whether this one is right.
-        Ok(token.filter(|token| {
-            token.url == self.url
-                && token.client_id == self.client_id.reveal()
-                && token.secret_sha256 == files::sha256_of(self.client_secret.reveal().as_bytes())
-        }))
-    }
-
-    fn keep(&self, token: &Token) -> Result<()> {
-        let path = self.paths.token();
-        let json = serde_json::to_vec(token)
-            .map_err(|cause| Error::failed(format!("cannot write `{}`: {cause}", path.display())))?;
-        files::write_private(&path, &json).map(drop)
+impl Granted {
+    fn hide(&self) {
+        [Some(&self.access_token), self.refresh_token.as_ref()]
+            .into_iter()
+            .flatten()
+            .for_each(|text| Secret::new(text).hide());
     }
 }
 
 impl Token {
     fn will_do(&self, now: u64) -> bool {
-        let left = self.expires_at_s.saturating_sub(now);
         let just_asked = now.saturating_sub(self.asked_at_s) < ASK_AGAIN_AFTER_S;
-        !self.refused && (left >= ENOUGH_S || (left > SPENT_S && just_asked))
+        self.lives(now) && (self.expires_at_s.saturating_sub(now) >= ENOUGH_S || just_asked)
+    }
+
+    /// Whether it can be used at all.
+    fn lives(&self, now: u64) -> bool {
+        !self.refused && self.expires_at_s.saturating_sub(now) > SPENT_S
     }
 
     fn info(&self, now: u64) -> Info {
         Info {
             seconds_left: if self.refused { 0 } else { self.expires_at_s.saturating_sub(now) },
             secret_valid_until: self.secret_end().map(|end| format!("{end:.0}")),
+            grant: self.owner.grant.clone(),
+            has_refresh_token: self.refresh_token.is_some(),
         }
     }
 
@@ -274,12 +339,10 @@ impl Token {
         }
     }
 
-    fn warn_of_secret(&self, now: u64) {
-        if let Some(end) = self.secret_end()
-            && end.as_second() < (now + WARN_SECRET_S) as i64
-        {
-            log::warn!("the application's secret stops working at {end:.0}: make a new one in the API's settings");
-        }
+    /// When the application's secret ends, if that is near and nobody was told of it today.
+    fn warning(&self, now: u64) -> Option<jiff::Timestamp> {
+        let told = self.secret_told_at_s.is_some_and(|told| now.saturating_sub(told) < DAY_S);
+        self.secret_end().filter(|end| !told && end.as_second() < (now + WARN_SECRET_S) as i64)
     }
 }
 
@@ -301,13 +364,14 @@ mod tests {
 
     fn token(left: u64, asked_ago: u64) -> Token {
         Token {
+            owner: Owner { url: String::new(), client_id: String::new(), grant: String::new() },
             access_token: "t".into(),
+            refresh_token: None,
             expires_at_s: 1_000_000 + left,
             asked_at_s: 1_000_000 - asked_ago,
-            url: String::new(),
-            client_id: String::new(),
             secret_sha256: String::new(),
             secret_valid_until: None,
+            secret_told_at_s: None,
             refused: false,
         }
     }
@@ -336,5 +400,16 @@ mod tests {
             let token = Token { secret_valid_until: Some(value), ..token(1, 1) };
             assert_eq!(token.info(0).secret_valid_until.as_deref(), Some("1970-01-02T00:00:00Z"));
         }
+    }
+
+    #[test]
+    fn the_end_of_the_secret_is_told_once_a_day_and_not_before_it_is_near() {
+        let ending = |days: u64, told_ago: Option<u64>| {
+            let secret_valid_until = Some(serde_json::json!(1_000_000 + days * DAY_S));
+            let secret_told_at_s = told_ago.map(|ago| 1_000_000 - ago);
+            Token { secret_valid_until, secret_told_at_s, ..token(1, 1) }.warning(1_000_000).is_some()
+        };
+        assert!(ending(29, None) && !ending(31, None));
+        assert!(!ending(29, Some(DAY_S - 1)) && ending(29, Some(DAY_S)));
     }
 }

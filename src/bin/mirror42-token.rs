@@ -1,5 +1,6 @@
-//! Reads `pipeline.toml`, `.env` and `.mirror42/token.json`, and asks the API for a token; writes
-//! `.mirror42/token.json`. Exit codes: 0, 1 no token could be had, 2 usage or no OAuth2.
+//! Reads `pipeline.toml`, `.env`, `.mirror42/token.json` and, for a login, a code from the standard input, and asks the
+//! API for a token; writes `.mirror42/token.json`. Exit codes: 0, 1 no token could be had, 2 usage or no OAuth2,
+//! 75 run again later: the API allows no more for now.
 
 use std::process::ExitCode;
 

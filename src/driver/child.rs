@@ -49,8 +49,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// Starts `command`, whose messages go to `sender` under `number`.
-pub fn spawn(mut command: Command, number: usize, sender: Sender<Message>) -> Result<Child> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+pub fn spawn(mut command: Command, number: usize, stdout: Stdio, sender: Sender<Message>) -> Result<Child> {
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     die_with_parent(&mut command);
     let mut child = command.spawn().map_err(|cause| {
         Error::failed(format!("could not start `{}`: {cause}", command.get_program().to_string_lossy()))

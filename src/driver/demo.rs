@@ -138,7 +138,6 @@ pub fn remove(context: &Context) -> Result<()> {
     for stage in &context.pipeline.stages {
         files::remove_dir(&paths.stage(&stage.name))?;
     }
-    files::remove(&paths.token())?;
     files::remove(&paths.demo())
 }
 

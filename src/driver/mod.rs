@@ -5,6 +5,7 @@
 mod child;
 mod db;
 mod demo;
+mod requests;
 mod run;
 mod schedule;
 mod staleness;
@@ -31,7 +32,8 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
+/// later.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42", version)]
 pub struct Args {
@@ -62,8 +64,11 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Say for every stage what would run, and why
+    /// Say for every stage what would run and why, how many requests that takes, and how long
     Plan {
+        /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
+        #[arg(long)]
+        probe: bool,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -100,9 +105,10 @@ pub fn run(args: Args) -> Result<()> {
                 Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
             run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
         }
-        Verb::Plan { api } => {
+        Verb::Plan { probe, api } => {
             api.apply(&mut context.pipeline)?;
-            status::plan(&context)
+            let options = Options { environment: environment(&api, None), ..options(&args.common) };
+            status::plan(&context, probe.then_some(&options))
         }
         Verb::Status { api, database } => {
             api.apply(&mut context.pipeline)?;
@@ -122,6 +128,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
     let variables = [
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
+        ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -152,14 +159,18 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     }
     let setting = demo::set_up(&context, args)?;
     drop(lock);
-    let api = ApiArgs { api_url: Some(setting.simulator.url.clone()), limits: setting.limits.map(String::from) };
+    let api = ApiArgs {
+        api_url: Some(setting.simulator.url.clone()),
+        limits: setting.limits.map(String::from),
+        ..ApiArgs::default()
+    };
     api.apply(&mut context.pipeline)?;
     let targets = targets_of(&context, &[], true)?;
     let options = Options { environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
     // The next simulator has another port.
-    files::remove(&Limiter::clock(&context.pipeline.paths, &context.pipeline.api))?;
+    files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
     if !common.quiet {
         cli::print(format_args!("{}", demo::next_steps(&setting)));

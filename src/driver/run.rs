@@ -1,13 +1,14 @@
 //! A run: jobs as child processes until all targets are up to date, or one has failed.
 
 use std::collections::HashMap;
-use std::process::{Child, Command};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::{self, Message, Told};
 use super::schedule::{Job, Schedule, Targets};
 use crate::cli::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
 use crate::progress::{self, Task};
@@ -32,7 +33,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
     let (sender, receiver) = channel();
     let mut runner =
         Runner { context, options, sender, receiver, running: HashMap::new(), tasks: HashMap::new(), started: 0 };
-    let mut failure = None;
+    let mut failure: Option<Error> = None;
     loop {
         while failure.is_none() && runner.running.len() < options.jobs {
             match schedule.next()? {
@@ -57,8 +58,9 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
                     schedule.doubt(stage);
                     forced.update(context, &schedule)?;
                 }
-                // What else is under way is let finish: its work is kept.
-                if failure.is_none() {
+                // What else is under way is let finish: its work is kept. A failure that somebody has to look at is
+                // told rather than one that passes with time.
+                if failure.as_ref().is_none_or(|first| first.kind() == Kind::Later && error.kind() != Kind::Later) {
                     failure = Some(error);
                 }
             }
@@ -135,15 +137,30 @@ fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Res
     if targets.stages.is_empty() {
         return Ok(());
     }
-    let mut command = command(context, options, "mirror42-extract")?;
-    command.arg("--check");
+    output(context, options, "mirror42-extract", &["--check"]).map(drop)
+}
+
+/// Runs a program to its end: what it printed, of which there is little.
+pub fn output(context: &Context, options: &Options, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = command(context, options, program)?;
+    command.args(arguments);
     let (sender, receiver) = channel();
-    let mut child = child::spawn(command, 0, sender)?;
+    let mut child = child::spawn(command, 0, Stdio::piped(), sender)?;
     let told = receiver.iter().find_map(|message| match message {
         Message::Ended(_, told) => Some(told),
-        Message::Progress(..) | Message::Log { .. } => None,
+        Message::Log { level, stage, text } => {
+            logs::relay(level, &stage, &text);
+            None
+        }
+        Message::Progress(..) => None,
     });
-    end("mirror42-extract", &mut child, told.unwrap_or_default())
+    let mut printed = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        let read = stdout.read_to_string(&mut printed);
+        read.map_err(|cause| Error::failed(format!("could not read what `{program}` printed: {cause}")))?;
+    }
+    end(program, &mut child, told.unwrap_or_default())?;
+    Ok(printed)
 }
 
 fn command(context: &Context, options: &Options, program: &str) -> Result<Command> {
@@ -190,7 +207,7 @@ impl Runner<'_> {
         let mut command = command(self.context, self.options, program)?;
         command.args(&arguments);
         log::debug!("starting {program} {}", arguments.join(" "));
-        let child = child::spawn(command, self.started, self.sender.clone())?;
+        let child = child::spawn(command, self.started, Stdio::null(), self.sender.clone())?;
         self.running.insert(self.started, Running { job, program, child });
         self.started += 1;
         Ok(())

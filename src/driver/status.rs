@@ -1,26 +1,30 @@
-//! How old the mirror is and what is in it: `status`, which fails when it is stale.
+//! What a run would do (`plan`); how old the mirror is and what is in it (`status`, which fails when it is stale).
 
-use super::run;
+use super::requests;
+use super::run::{self, Options};
 use super::schedule::{self, Decided};
-use super::staleness::{age_s, span};
+use super::staleness::span;
 use super::summary::{number, table};
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, embedded, ledger};
 use crate::pipeline::Secret;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, age_s};
 
-/// Prints what would run and why.
-pub fn plan(context: &Context) -> Result<()> {
-    let mut table = table(&["Stage", "Fetch", "Extract"], 0..0);
-    for (stage, decided) in schedule::forecast(&context.pipeline, &run::remembered(context)?)? {
-        let Decided { fetch, extract } = decided;
+/// Prints what would run and why, and how long it takes; `probe` says how to ask the API where nothing else tells.
+pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
+    let forecast = schedule::forecast(&context.pipeline, &run::remembered(context)?)?;
+    let counts = requests::of_stages(context, &forecast, probe)?;
+    let mut table = table(&["Stage", "Fetch", "Extract", "Requests"], 3..4);
+    for (stage, Decided { fetch, extract }) in forecast {
         let text =
             |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
-        table.add_row([stage.name.clone(), text(fetch), text(extract)]);
+        let count = counts.get(stage.name.as_str()).map_or(String::new(), requests::Count::to_string);
+        table.add_row([stage.name.clone(), text(fetch), text(extract), count]);
     }
     cli::print(format_args!("{table}"));
     cli::print(format_args!("Then all tables are loaded and validated."));
+    cli::print(format_args!("{}", requests::outlook(context, &counts)?));
     Ok(())
 }
 

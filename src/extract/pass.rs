@@ -58,7 +58,7 @@ pub fn run(pipeline: &Pipeline, stages: &[&Stage]) -> Result<()> {
     let started = Instant::now();
     let (source_stage, fetch) = pipeline.source_of(first)?;
     let _locks = stages.iter().map(|stage| Lock::of_stage(&pipeline.paths, &stage.name)).collect::<Result<Vec<_>>>()?;
-    let source = Source::open(pipeline, source_stage, fetch.page.records)?;
+    let source = Source::open(pipeline, source_stage, &fetch.page.records)?;
     let mut exports = Exports::default();
     let each = each_values(pipeline, &source, fetch, &mut exports)?;
     let mut jobs = stages

@@ -9,7 +9,7 @@ use super::variables::Export;
 use crate::error::{Error, Result, excerpt};
 use crate::files;
 use crate::paths::page_file;
-use crate::pipeline::{Pipeline, Records, Stage};
+use crate::pipeline::{BodyPath, Pipeline, Stage};
 use crate::receipt::Receipt;
 
 // Neither the engine's reader nor the drop of a value has a limit of its own: deeper input would
@@ -22,7 +22,7 @@ pub struct Source {
     pub pages: Vec<Page>,
     /// One hash of all pages, for the receipt.
     pub hash: String,
-    records: Records,
+    records: BodyPath,
 }
 
 pub struct Page {
@@ -36,13 +36,9 @@ pub struct Page {
 
 impl Source {
     /// The pages that `stage` fetched, if the receipt says that they are whole.
-    pub fn open(pipeline: &Pipeline, stage: &Stage, records: Records) -> Result<Source> {
+    pub fn open(pipeline: &Pipeline, stage: &Stage, records: &BodyPath) -> Result<Source> {
         let paths = &pipeline.paths;
-        let receipt = Receipt::read(paths, &stage.name)?.and_then(|receipt| receipt.fetch).ok_or_else(|| {
-            Error::failed(format!("stage `{}` has no pages that were fetched whole", stage.name))
-                .at(paths.shown(&paths.receipt(&stage.name)))
-                .hint(format!("Run `mirror42-fetch {}`, or `mirror42 run`.", stage.name))
-        })?;
+        let receipt = Receipt::sealed_fetch(paths, &stage.name)?;
         let mut pages = Vec::new();
         for (index, series) in receipt.series.iter().enumerate() {
             for (number, page) in (1..).zip(&series.pages) {
@@ -56,7 +52,7 @@ impl Source {
                 });
             }
         }
-        Ok(Source { name: stage.name.clone(), pages, hash: receipt.pages_hash(), records })
+        Ok(Source { name: stage.name.clone(), pages, hash: receipt.pages_hash(), records: records.clone() })
     }
 
     /// The export that the pages were fetched for must be the one that is there now.
@@ -88,10 +84,7 @@ impl Source {
 
     /// The records of a page's text.
     pub fn split<'a>(&self, page: &Page, text: &'a str) -> Result<Vec<&'a RawValue>> {
-        let records = match self.records {
-            Records::Elements => serde_json::from_str(text),
-            Records::Whole => serde_json::from_str(text).map(|record| vec![record]),
-        };
+        let records = self.records.records(text);
         let records: Vec<&RawValue> =
             records.map_err(|cause| Error::failed(format!("page `{}` is not JSON records: {cause}", page.shown)))?;
         if let Some(i) = records.iter().position(|record| depth(record.get()) > DEPTH_LIMIT) {

@@ -20,7 +20,7 @@ pub struct Plan {
 
 // What stays as it is in a folder's name and in a part of a path. Without the dot: a key of `..` is
 // no way out.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+pub const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The series of `stage`, in the order of the `each` export; the hash of that export goes to `inputs`.
 pub fn series(

@@ -4,10 +4,14 @@
 //! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
 //! `schema.sql` is the one place for those.
 
+mod auth;
+mod body_path;
+mod extras;
 mod parse;
 mod secrets;
 mod toml_view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +20,11 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 
-pub use secrets::{Secret, Secrets};
+pub use crate::secret::Secret;
+pub use auth::{Auth, Grant, OAuth2};
+pub use body_path::BodyPath;
+pub use secrets::Secrets;
+pub use toml_view::parse_duration;
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
@@ -48,25 +56,14 @@ pub struct Api {
     /// Without a slash at the end.
     pub base_url: String,
     pub auth: Auth,
+    /// Names and values that are sent with every request for a page.
+    pub headers: Vec<(String, String)>,
+    /// Parameters of every request for a page whose own path does not name them.
+    pub query: Vec<(String, String)>,
     pub limits: Limits,
     pub page: Page,
     /// For the first byte of an answer.
     pub timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub enum Auth {
-    None,
-    /// `Authorization: Bearer` with the value of an environment variable.
-    Bearer {
-        token_env: String,
-    },
-    /// OAuth2 client credentials (RFC 6749, section 4.4).
-    OAuth2 {
-        token_path: String,
-        client_id_env: String,
-        client_secret_env: String,
-    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,31 +74,73 @@ pub struct Limits {
     pub per_hour: Option<u32>,
     /// Requests that one fetch has under way at a time.
     pub in_flight: usize,
+    /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
+    pub max_wait: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How an index is read, page by page.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     pub style: PageStyle,
     /// Records asked for in one request.
     pub size: u32,
-    pub records: Records,
+    /// The parameter that asks for so many; none: it is not asked for.
+    pub size_param: Option<String>,
+    /// Where the records stand in the body of an answer.
+    pub records: BodyPath,
+    pub total: Total,
+    /// The member that tells a raw record from all others of its series.
+    pub id: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the next page is asked for.
+#[derive(Clone, Debug, PartialEq)]
 pub enum PageStyle {
-    /// `page=2&per_page=100`, with `X-Total` saying how many records there are in all.
-    PageNumber,
+    /// By its number: `page=2`. The first has the number `first`.
+    PageNumber { param: String, first: u32 },
+    /// By the number of records before it: `offset=100`.
+    Offset { param: String },
+    /// By the address in the `Link` header, relation `next` (RFC 8288).
+    LinkHeader,
+    /// By what stands at `next` in the body: a cursor to send in `param`, or an address.
+    Cursor { param: String, next: BodyPath },
     /// One request is the whole answer.
     None,
 }
 
-/// Where the records stand in the body of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
-    /// `.[]`: the body is an array of them.
-    Elements,
-    /// `.`: the body is one record.
-    Whole,
+/// Where an answer says how many records there are in all pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Total {
+    Header(String),
+    Body(BodyPath),
+    /// Nowhere: that a series is whole is then proven as well as it can be.
+    Unknown,
+}
+
+impl Page {
+    /// The parameters that ask for a page.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let style = match &self.style {
+            PageStyle::PageNumber { param, .. } | PageStyle::Offset { param } | PageStyle::Cursor { param, .. } => {
+                Some(param)
+            }
+            PageStyle::LinkHeader | PageStyle::None => None,
+        };
+        style.into_iter().chain(&self.size_param).map(String::as_str)
+    }
+}
+
+impl PageStyle {
+    /// As pipeline.toml names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PageStyle::PageNumber { .. } => "page-number",
+            PageStyle::Offset { .. } => "offset",
+            PageStyle::LinkHeader => "link-header",
+            PageStyle::Cursor { .. } => "cursor",
+            PageStyle::None => "none",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +166,7 @@ pub struct Stage {
 
 #[derive(Clone, Debug)]
 pub enum Source {
-    Fetch(Fetch),
+    Fetch(Box<Fetch>),
     /// The raw records that another stage fetched.
     From(String),
 }
@@ -212,7 +251,7 @@ impl Pipeline {
     /// The stage whose pages `stage` is filtered from: itself, or the one it names with `from`.
     pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, &'a Fetch)> {
         let (source, fetch) = match &stage.source {
-            Source::Fetch(fetch) => (stage, Some(fetch)),
+            Source::Fetch(fetch) => (stage, Some(&**fetch)),
             Source::From(name) => {
                 let source = self.known_stage(name)?;
                 (source, source.fetch())
@@ -283,19 +322,16 @@ impl Pipeline {
 
     /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.
     pub fn fetch_definition(&self, fetch: &Fetch) -> String {
-        let auth = match &self.api.auth {
-            Auth::None => "none",
-            Auth::Bearer { .. } => "bearer",
-            Auth::OAuth2 { .. } => "oauth2",
-        };
-        hash_of(&[
-            "fetch",
-            &self.api.base_url,
-            auth,
-            &fetch.path,
-            fetch.each.as_deref().unwrap_or(""),
-            &format!("{:?}", fetch.page),
-        ])
+        let page = format!("{:?}", fetch.page);
+        let auth = self.api.auth.definition();
+        let each = fetch.each.as_deref().unwrap_or("");
+        let mut parts = vec!["fetch", &self.api.base_url, &auth, &fetch.path, each, &page];
+        // Their order in the file says nothing.
+        for (what, pairs) in [("header", &self.api.headers), ("query", &self.api.query)] {
+            let pairs: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            parts.extend(pairs.into_iter().flat_map(|(name, value)| [what, name, value]));
+        }
+        hash_of(&parts)
     }
 }
 

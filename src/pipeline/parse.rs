@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::toml_view::{Text, Value, View};
-use super::{Api, Auth, Check, Duplicates, Fetch, Filter, Limits, Page, PageStyle, Pipeline, Records, Source, Stage};
+use super::{
+    Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, OAuth2, Page, PageStyle, Pipeline, Source,
+    Stage, Total, extras,
+};
 use crate::error::Result;
 use crate::paths::Paths;
 
@@ -15,9 +18,15 @@ const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 const MAX_DELETE: f64 = 0.2;
 // The slowest page logged from the real server took 21 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const IN_FLIGHT: u32 = 8;
+// Shows the code to the person who logs in, since nothing of ours listens for a browser (the API of 42 knows it so).
+const REDIRECT_URI: &str = "urn:ietf:wg:oauth:2.0:oob";
+const AUTHORIZE_PATH: &str = "/oauth/authorize";
+const SCOPE: &str = "public";
+const IN_FLIGHT: u32 = 40;
 const MOST_IN_FLIGHT: u32 = 256;
-const PAGE: Page = Page { style: PageStyle::PageNumber, size: 100, records: Records::Elements };
+const PAGE_SIZE: u32 = 100;
+// The window of the hourly limit and a margin: whatever of it is used up, an hour later it is not.
+const MAX_WAIT: Duration = Duration::from_secs(65 * 60);
 
 pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
     let mut root = Text { file, text }.parse()?;
@@ -55,21 +64,25 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
 
 fn api(mut view: View) -> Result<Api> {
     let base_url = view.need("base_url")?;
+    let auth = match view.take("auth") {
+        Some(value) => auth(value.table()?)?,
+        None => Auth::None,
+    };
+    let page = match view.take("page") {
+        Some(value) => page(value.table()?, default_page()?)?,
+        None => default_page()?,
+    };
     let api = Api {
         base_url: super::base_url(&base_url.name()?)
             .map_err(|what| base_url.error(format!("`api.base_url` {what}")))?,
-        auth: match view.take("auth") {
-            Some(value) => auth(value.table()?)?,
-            None => Auth::None,
-        },
+        headers: view.take("headers").map_or(Ok(Vec::new()), |value| extras::headers(value, &auth))?,
+        query: view.take("query").map_or(Ok(Vec::new()), |value| extras::query(value, &page))?,
+        auth,
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
-            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize },
+            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
         },
-        page: match view.take("page") {
-            Some(value) => page(value.table()?, PAGE)?,
-            None => PAGE,
-        },
+        page,
         timeout: or(view.take("timeout"), Value::duration, TIMEOUT)?,
     };
     view.finish()?;
@@ -81,20 +94,54 @@ fn auth(mut view: View) -> Result<Auth> {
     enum Kind {
         None,
         Bearer,
+        Basic,
+        Header,
         OAuth2,
     }
-    let kinds = [("oauth2", Kind::OAuth2), ("bearer", Kind::Bearer), ("none", Kind::None)];
+    #[derive(Clone, Copy)]
+    enum Asked {
+        ForTheApplication,
+        ForAPerson,
+    }
+    let grants = [("client_credentials", Asked::ForTheApplication), ("refresh_token", Asked::ForAPerson)];
+    let kinds = [
+        ("oauth2", Kind::OAuth2),
+        ("bearer", Kind::Bearer),
+        ("basic", Kind::Basic),
+        ("header", Kind::Header),
+        ("none", Kind::None),
+    ];
     let auth = match view.need("kind")?.choice(&kinds)? {
         Kind::None => Auth::None,
         Kind::Bearer => Auth::Bearer { token_env: view.need("token_env")?.name()? },
-        Kind::OAuth2 => Auth::OAuth2 {
-            token_path: view.need("token_path")?.name()?,
+        Kind::Basic => {
+            Auth::Basic { user_env: view.need("user_env")?.name()?, password_env: view.need("password_env")?.name()? }
+        }
+        Kind::Header => {
+            Auth::Header { name: extras::auth_header(&view.need("name")?)?, value_env: view.need("value_env")?.name()? }
+        }
+        Kind::OAuth2 => Auth::OAuth2(OAuth2 {
+            token_path: path(&view.need("token_path")?)?,
             client_id_env: view.need("client_id_env")?.name()?,
             client_secret_env: view.need("client_secret_env")?.name()?,
-        },
+            grant: match or(view.take("grant"), |value| value.choice(&grants), Asked::ForTheApplication)? {
+                Asked::ForTheApplication => Grant::ClientCredentials,
+                Asked::ForAPerson => Grant::RefreshToken {
+                    authorize_path: or(view.take("authorize_path"), path, AUTHORIZE_PATH.to_string())?,
+                    redirect_uri: or(view.take("redirect_uri"), Value::name, REDIRECT_URI.to_string())?,
+                    scope: or(view.take("scope"), Value::name, SCOPE.to_string())?,
+                },
+            },
+        }),
     };
     view.finish()?;
     Ok(auth)
+}
+
+/// A path of the API, which stands after its base URL.
+fn path(value: &Value) -> Result<String> {
+    let text = value.string()?;
+    if text.starts_with('/') { Ok(text) } else { Err(value.wrong("a path that begins with `/`")) }
 }
 
 fn limits(mut view: View) -> Result<Limits> {
@@ -102,6 +149,7 @@ fn limits(mut view: View) -> Result<Limits> {
         per_second: view.take("per_second").map(|value| value.count()).transpose()?,
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
         in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
+        max_wait: MAX_WAIT,
     };
     view.finish()?;
     Ok(limits)
@@ -109,27 +157,120 @@ fn limits(mut view: View) -> Result<Limits> {
 
 /// Each request that is under way has a thread and a page in memory.
 fn in_flight(value: &Value) -> Result<u32> {
-    let count = value.count()?;
-    if count > MOST_IN_FLIGHT {
-        return Err(value.wrong(&format!("a whole number from 1 to {MOST_IN_FLIGHT}")));
-    }
-    Ok(count)
+    value.whole_number(1..=MOST_IN_FLIGHT)
 }
 
-/// What the table does not say is as in `default`: the API's page for a stage, ours for the API.
+/// How the 42 API pages, and many others.
+fn default_page() -> Result<Page> {
+    Ok(Page {
+        style: PageStyle::PageNumber { param: "page".to_string(), first: 1 },
+        size: PAGE_SIZE,
+        size_param: Some("per_page".to_string()),
+        records: BodyPath::each_element(),
+        total: Total::Header("X-Total".to_string()),
+        id: "id".to_string(),
+    })
+}
+
+/// What the table does not say is as in `default`, the API's page for a stage, ours for the API; but what belongs to a
+/// style is not taken over to another.
 fn page(mut view: View, default: Page) -> Result<Page> {
-    let styles = [("page-number", PageStyle::PageNumber), ("none", PageStyle::None)];
-    let records = [(".[]", Records::Elements), (".", Records::Whole)];
+    let styles = ["page-number", "offset", "link-header", "cursor", "none"].map(|name| (name, name));
+    let style = or(view.take("style"), |value| value.choice(&styles), default.style.name())?;
+    let default = if style == default.style.name() { default } else { page_of_style(style, default) };
+    let paged = ["page-number", "offset", "link-header", "cursor"];
+    let param = only_beside(style, &["page-number", "offset", "cursor"], view.take("param"))?;
+    let first = only_beside(style, &["page-number"], view.take("first_page"))?;
+    let next = only_beside(style, &["cursor"], view.take("next"))?;
+    let total = only_beside(style, &paged, view.take("total"))?;
+    let size_param = only_beside(style, &paged, view.take("size_param"))?;
+    let name = |value: Option<Value>, default: String| or(value, Value::name, default);
     let page = Page {
-        style: or(view.take("style"), |value| value.choice(&styles), default.style)?,
+        style: match default.style {
+            PageStyle::PageNumber { param: old, first: was } => {
+                PageStyle::PageNumber { param: name(param, old)?, first: or(first, first_page, was)? }
+            }
+            PageStyle::Offset { param: old } => PageStyle::Offset { param: name(param, old)? },
+            PageStyle::Cursor { param: old, next: was } => PageStyle::Cursor {
+                param: name(param, old)?,
+                next: match next {
+                    Some(value) => place(&value)?,
+                    None if was == BodyPath::whole() => view.need("next").map(|_| was)?,
+                    None => was,
+                },
+            },
+            style => style,
+        },
         size: or(view.take("size"), Value::count, default.size)?,
-        records: or(view.take("records"), |value| value.choice(&records), default.records)?,
+        size_param: match size_param {
+            Some(value) => Some(value.string()?).filter(|name| !name.is_empty()),
+            None => default.size_param,
+        },
+        records: or(view.take("records"), records, default.records)?,
+        total: or(total, total_place, default.total)?,
+        id: or(view.take("id"), Value::name, default.id)?,
     };
-    if page.style == PageStyle::PageNumber && page.records == Records::Whole {
-        return Err(view.error("`records = \".\"` needs `style = \"none\"`: a page of one record is not a page".into()));
+    if page.style != PageStyle::None && !page.records.is_elements() {
+        let records = &page.records;
+        return Err(view
+            .error(format!("`records = \"{records}\"` needs `style = \"none\"`: a page of one record is not a page")));
     }
     view.finish()?;
     Ok(page)
+}
+
+/// A key that has a meaning for these styles only.
+fn only_beside<'a>(style: &str, styles: &[&str], value: Option<Value<'a>>) -> Result<Option<Value<'a>>> {
+    match value {
+        Some(value) if !styles.contains(&style) => {
+            Err(value.wrong(&format!("no such key beside `style = \"{style}\"`")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// `page` in another style, with what that has by default.
+fn page_of_style(style: &str, page: Page) -> Page {
+    let by_total = Total::Header("X-Total".to_string());
+    let (style, size_param, total) = match style {
+        "page-number" => (PageStyle::PageNumber { param: "page".to_string(), first: 1 }, Some("per_page"), by_total),
+        "offset" => (PageStyle::Offset { param: "offset".to_string() }, Some("limit"), by_total),
+        "link-header" => (PageStyle::LinkHeader, Some("per_page"), Total::Unknown),
+        // The place of the cursor has no default: what follows replaces this one, or complains.
+        "cursor" => {
+            (PageStyle::Cursor { param: "cursor".to_string(), next: BodyPath::whole() }, Some("limit"), Total::Unknown)
+        }
+        _ => (PageStyle::None, None, Total::Unknown),
+    };
+    Page { style, size_param: size_param.map(str::to_string), total, ..page }
+}
+
+fn first_page(value: &Value) -> Result<u32> {
+    value.whole_number(0..=1)
+}
+
+/// A place in the body of an answer that holds one value.
+fn place(value: &Value) -> Result<BodyPath> {
+    let path = BodyPath::parse(&value.string()?).filter(|path| !path.is_elements());
+    path.ok_or_else(|| value.wrong("a path to one place, such as \".meta.next\""))
+}
+
+fn records(value: &Value) -> Result<BodyPath> {
+    let path = BodyPath::parse(&value.string()?);
+    path.ok_or_else(|| value.wrong("a path to one place, such as \".data[]\", \".[]\" or \".\""))
+}
+
+/// A header, a place in the body, or `none`.
+fn total_place(value: &Value) -> Result<Total> {
+    let text = value.string()?;
+    match text.as_str() {
+        "none" => Ok(Total::Unknown),
+        path if path.starts_with('.') => place(value).map(Total::Body),
+        name if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
+            Ok(Total::Header(text))
+        }
+        _ => Err(value.wrong("a header such as \"X-Total\", a place in the body such as \".count\", or \"none\"")),
+    }
 }
 
 fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
@@ -179,24 +320,23 @@ fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {
     let page_value = view.take("page");
     let stage_max_age = view.take("max_age");
     match (fetch, from) {
-        (Some(path), None) => {
-            let text = path.string()?;
-            if !text.starts_with('/') {
-                return Err(path.wrong("a path that begins with `/`"));
-            }
+        (Some(fetch), None) => {
+            let text = path(&fetch)?;
             let each = each.map(|value| value.name()).transpose()?;
             if each.is_none() && text.contains('{') {
-                return Err(path.wrong("no `{…}` without `each`, the export whose records fill it"));
+                return Err(fetch.wrong("no `{…}` without `each`, the export whose records fill it"));
             }
-            Ok(Source::Fetch(Fetch {
+            let page = match page_value {
+                Some(value) => page(value.table()?, api.page.clone())?,
+                None => api.page.clone(),
+            };
+            extras::check_page(&fetch, &page, &api.query)?;
+            Ok(Source::Fetch(Box::new(Fetch {
                 path: text,
                 each,
-                page: match page_value {
-                    Some(value) => page(value.table()?, api.page)?,
-                    None => api.page,
-                },
+                page,
                 max_age: or(stage_max_age, Value::duration, max_age)?,
-            }))
+            })))
         }
         (None, Some(from)) => match each.or(page_value).or(stage_max_age) {
             Some(value) => Err(value.wrong("no such key beside `from`: it belongs to the stage that fetches")),

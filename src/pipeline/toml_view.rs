@@ -1,6 +1,7 @@
 //! A TOML table as the parser reads it: every key is taken once, what is left over is an error, and
 //! every error names file, line and column.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -157,14 +158,16 @@ impl<'a> Value<'a> {
 
     /// An integer of at least 1.
     pub fn count(&self) -> Result<u32> {
-        let expected = "a whole number from 1 to 4294967295";
-        match &self.value {
-            DeValue::Integer(number) => match u32::from_str_radix(number.as_str(), number.radix()) {
-                Ok(count) if count > 0 => Ok(count),
-                _ => Err(self.wrong(expected)),
-            },
-            _ => Err(self.wrong(expected)),
-        }
+        self.whole_number(1..=u32::MAX)
+    }
+
+    pub fn whole_number(&self, range: RangeInclusive<u32>) -> Result<u32> {
+        let number = match &self.value {
+            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| range.contains(number));
+        number.ok_or_else(|| self.wrong(&format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
     /// `"30 s"`, `"20h"`, `"1h 30m"`, `"30 days"`.
@@ -236,7 +239,7 @@ fn element<'a>(text: Text<'a>, key: &str, item: Spanned<DeValue<'a>>) -> Value<'
 }
 
 /// Jiff's friendly durations in units of fixed length, and days of 24 hours.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.parse().ok()?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(duration).ok()

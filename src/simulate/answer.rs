@@ -58,7 +58,7 @@ const JSON: &str = "application/json; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 impl Answer {
-    fn new(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
+    pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
         let headers = vec![("content-type", content_type.to_owned())];
         Answer { status, headers, body, manner: Manner::Whole }
     }

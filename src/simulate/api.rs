@@ -225,6 +225,14 @@ impl Simulator {
                     Err(refusal) => oauth::refused(refusal),
                 }
             }
+            ("GET", "/oauth/authorize") => {
+                let query = call.query();
+                let [client_id, redirect_uri] = ["client_id", "redirect_uri"].map(|name| query.get(name));
+                match tokens.consent(client_id.unwrap_or_default(), redirect_uri.unwrap_or_default()) {
+                    Ok(code) => oauth::consented(&code, &query),
+                    Err(refusal) => oauth::refused(refusal),
+                }
+            }
             ("GET", "/oauth/token/info") => match tokens.check(call.bearer().unwrap_or_default(), now_s()) {
                 Ok(token) => oauth::info(&token, tokens.client_id()),
                 Err(message) => self.unauthorized(message),
@@ -340,6 +348,7 @@ fn route(world: &World, path: &str) -> (&'static str, Target) {
     match segments[..] {
         ["oauth", "token"] => ("token", Target::Nothing),
         ["oauth", "token", "info"] => ("token_info", Target::Nothing),
+        ["oauth", "authorize"] => ("authorize", Target::Nothing),
         ["v2", "cursus", "21"] => ("cursus", Target::Cursus),
         ["v2", "campus"] => ("campus", list(List::Campuses)),
         ["v2", "cursus", "21", "projects"] => ("projects", list(List::Projects)),

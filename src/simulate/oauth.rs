@@ -1,6 +1,11 @@
-//! `/oauth/token` and `/oauth/token/info`: from a request's many forms to an answer.
+//! `/oauth/authorize`, `/oauth/token` and `/oauth/token/info`: from a request's many forms to an answer.
 
 use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::simulate::answer::Answer;
 use crate::simulate::json::{Object, Raw};
@@ -15,6 +20,7 @@ pub fn read_request(authorization: Option<&str>, content_type: &str, raw_query: 
         client_secret: fields.get("client_secret"),
         grant_type: fields.get("grant_type"),
         code: fields.get("code"),
+        redirect_uri: fields.get("redirect_uri"),
         refresh_token: fields.get("refresh_token"),
     };
     if let Some((id, secret)) = authorization.and_then(basic_credentials) {
@@ -52,31 +58,9 @@ fn basic_credentials(authorization: &str) -> Option<(String, String)> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = String::from_utf8(from_base64(encoded.trim())?).ok()?;
+    let decoded = String::from_utf8(BASE64.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
     Some((id.to_owned(), secret.to_owned()))
-}
-
-fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let (mut bits, mut count, mut out) = (0_u32, 0, Vec::new());
-    for byte in text.trim_end_matches('=').bytes() {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(six);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
 }
 
 /// The answer that carries a token. `secret_valid_until` goes out as a number if it is one.
@@ -96,6 +80,16 @@ pub fn granted(token: &Token, secret_valid_until: Option<&str>) -> Answer {
     }
     .end();
     Answer::json(200, body).with("cache-control", "no-store").with("pragma", "no-cache")
+}
+
+/// The redirect that tells a browser the code; or a page that shows it, where nobody listens for a browser.
+pub fn consented(code: &str, query: &Query) -> Answer {
+    let redirect_uri = query.get("redirect_uri").unwrap_or_default();
+    if redirect_uri.starts_with("urn:") {
+        return Answer::new(200, "text/plain", format!("{code}\n").into_bytes());
+    }
+    let state = utf8_percent_encode(query.get("state").unwrap_or_default(), NON_ALPHANUMERIC).to_string();
+    Answer::html(302).with("location", format!("{redirect_uri}?code={code}&state={state}"))
 }
 
 pub fn refused((status, error, description): (u16, &str, &str)) -> Answer {

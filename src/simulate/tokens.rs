@@ -10,6 +10,9 @@ pub struct Tokens {
     seed: u64,
     lifetime_s: u64,
     issued: Vec<Token>,
+    /// Codes that nobody has used yet, with the `redirect_uri` that they were asked for with.
+    codes: Vec<(String, String)>,
+    codes_given: u32,
 }
 
 /// The authorization code that is always accepted.
@@ -36,6 +39,7 @@ pub struct TokenRequest {
     pub client_secret: String,
     pub grant_type: String,
     pub code: String,
+    pub redirect_uri: String,
     pub refresh_token: String,
 }
 
@@ -57,7 +61,7 @@ const UNSUPPORTED: Refusal =
 impl Tokens {
     pub fn new(client_id: &str, client_secret: &str, seed: u64, lifetime_s: u64) -> Tokens {
         let (client_id, client_secret) = (client_id.to_owned(), client_secret.to_owned());
-        Tokens { client_id, client_secret, seed, lifetime_s, issued: Vec::new() }
+        Tokens { client_id, client_secret, seed, lifetime_s, issued: Vec::new(), codes: Vec::new(), codes_given: 0 }
     }
 
     pub fn client_id(&self) -> &str {
@@ -66,6 +70,18 @@ impl Tokens {
 
     pub fn issued(&self) -> usize {
         self.issued.len()
+    }
+
+    /// A code for a person who consents; it works once.
+    pub fn consent(&mut self, client_id: &str, redirect_uri: &str) -> Result<String, Refusal> {
+        if client_id != self.client_id {
+            return Err(INVALID_CLIENT);
+        }
+        self.codes_given += 1;
+        let mut rng = crate::simulate::generate::rng_for(self.seed, "code", self.codes_given);
+        let code = format!("{:016x}{:016x}", rng.u64(..), rng.u64(..));
+        self.codes.push((code.clone(), redirect_uri.to_owned()));
+        Ok(code)
     }
 
     /// Answers a token request.
@@ -82,7 +98,12 @@ impl Tokens {
                     None => Ok(self.issue(now_s, None)),
                 }
             }
-            "authorization_code" if request.code == CODE => {
+            "authorization_code" => {
+                let used =
+                    self.codes.iter().position(|(code, _)| *code == request.code).map(|at| self.codes.remove(at));
+                if request.code != CODE && used.is_none_or(|(_, redirect_uri)| redirect_uri != request.redirect_uri) {
+                    return Err(INVALID_GRANT);
+                }
                 let refresh = self.secret_text("refresh");
                 Ok(self.issue(now_s, Some(refresh)))
             }
@@ -99,7 +120,6 @@ impl Tokens {
                 let refresh = self.secret_text("refresh");
                 Ok(self.issue(now_s, Some(refresh)))
             }
-            "authorization_code" => Err(INVALID_GRANT),
             _ => Err(UNSUPPORTED),
         }
     }
@@ -177,6 +197,22 @@ mod tests {
         assert_ne!(second.refresh, first.refresh);
         assert_eq!(tokens.grant(&refresh, 2).expect_err("spent").1, "invalid_grant");
         assert_eq!(tokens.grant(&request("refresh_token"), 2).expect_err("empty").1, "invalid_grant");
+    }
+
+    #[test]
+    fn a_code_works_once_and_for_its_redirect_uri() {
+        let mut tokens = Tokens::new("id", "secret", 42, 7200);
+        assert_eq!(tokens.consent("other", "uri").expect_err("refused").1, "invalid_client");
+        let exchange = |code: String, redirect_uri: &str| TokenRequest {
+            code,
+            redirect_uri: redirect_uri.to_owned(),
+            ..request("authorization_code")
+        };
+        let code = tokens.consent("id", "uri").expect("a code");
+        assert!(tokens.grant(&exchange(code.clone(), "uri"), 0).expect("a token").refresh.is_some());
+        assert_eq!(tokens.grant(&exchange(code, "uri"), 0).expect_err("used").1, "invalid_grant");
+        let code = tokens.consent("id", "uri").expect("a code");
+        assert_eq!(tokens.grant(&exchange(code, "elsewhere"), 0).expect_err("refused").1, "invalid_grant");
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn plan_says_why() {
     };
     let contains = |lines: &[String], line: &str| assert!(lines.iter().any(|l| l == line), "{line} in {lines:#?}");
     let fresh = plan(&space);
-    contains(&fresh, "01_cursus never fetched whole never extracted");
+    contains(&fresh, "01_cursus never fetched whole never extracted 1");
     contains(&fresh, "04_campus_achievements never extracted");
 
     succeed(&space.run("mirror42", &["run", "-q"]));
@@ -179,12 +179,69 @@ fn plan_says_why() {
     let edited = plan(&space);
     contains(&edited, "01_cursus current the filter or the key changed");
     contains(&edited, "02_campus current all.json was changed by hand");
-    contains(&edited, "03_achievements 02_campus has other records 02_campus has other records");
+    contains(&edited, "03_achievements 02_campus has other records 02_campus has other records 82");
     contains(&edited, "05_projects current 02_campus has other records");
     contains(
         &edited,
-        "08_coalitions exports/08_coalitions/pages/0002.json is not what its receipt says waits for its pages",
+        "08_coalitions exports/08_coalitions/pages/0002.json is not what its receipt says waits for its pages 4",
     );
+}
+
+#[test]
+fn plan_says_how_many_requests_and_how_long() {
+    let simulator = Simulator::start("");
+    let space = project(&simulator);
+    let plan = |args: &[&str]| {
+        let outcome = space.run("mirror42", &[&["plan"], args].concat());
+        succeed(&outcome);
+        let last = |line: &str| line.split("  ").last().unwrap().trim().to_string();
+        let mut lines: Vec<String> = outcome.stdout.lines().map(last).skip(2).collect();
+        assert_eq!(lines.remove(8), "Then all tables are loaded and validated.");
+        lines
+    };
+    let limits = ["--limits", "2/1200"];
+    assert_eq!(
+        plan(&limits),
+        [
+            "1",
+            "at least 1",
+            "unknown",
+            "",
+            "at least 1",
+            "",
+            "",
+            "at least 1",
+            "at least 4 requests, about 3 s at 2 a second; 1,200 of 1,200 left this hour"
+        ]
+    );
+    assert_eq!(simulator.stats()["requests_in_all"], 0);
+    // One request each for the campuses, the projects and the coalitions, and the token.
+    let probed = plan(&["--probe"]);
+    assert_eq!(probed, ["1", "1", "unknown", "", "6", "", "", "4", "at least 12 requests"]);
+    assert_eq!(simulator.stats()["requests_in_all"], 4);
+    succeed(&space.run("mirror42", &["run", "-q", "02_campus"]));
+    assert_eq!(plan(&[])[2], "at least 54", "one a campus");
+    succeed(&space.run("mirror42", &["run", "-q"]));
+    let current = plan(&limits);
+    assert_eq!(current[8], "0 requests; 1,102 of 1,200 left this hour", "94 pages, 3 probes, a token");
+
+    space.write(".mirror42/forced", &STAGES.join("\n"));
+    fs::remove_file(limiter_file(&space).unwrap()).unwrap();
+    assert_eq!(plan(&limits)[8], "94 requests, about 48 s at 2 a second; 1,200 of 1,200 left this hour");
+    let (before, after) = (jiff::Timestamp::now(), plan(&["--limits", "2/50"]).remove(8));
+    let (text, rest) = after.split_once(", until ").unwrap();
+    let (until, rest) = rest.split_once(' ').unwrap();
+    assert_eq!(text, "94 requests, about 1 h at 2 a second and 50 an hour");
+    assert_eq!(rest, "if it began now; 50 of 50 left this hour");
+    let seconds = until.parse::<jiff::Timestamp>().unwrap().as_second() - before.as_second();
+    assert!((3600..3660).contains(&seconds), "{seconds}");
+    assert_eq!(limiter_file(&space), None, "a plan writes nothing");
+}
+
+/// The file of the limiter, if it has been written.
+fn limiter_file(space: &Space) -> Option<std::path::PathBuf> {
+    let files = fs::read_dir(space.path().join(".mirror42")).unwrap().map(|entry| entry.unwrap().path());
+    files.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("limiter-"))
 }
 
 #[test]

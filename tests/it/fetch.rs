@@ -39,7 +39,7 @@ pub fn mirror(space: &Space) {
     done(space, "mirror42-extract", &[]);
 }
 
-const TABLES: [(&str, &str); 8] = [
+pub const TABLES: [(&str, &str); 8] = [
     ("01_cursus", "cursus"),
     ("02_campus", "campuses"),
     ("03_achievements", "achievements"),
@@ -118,33 +118,7 @@ fn what_is_fetched_and_extracted_is_what_the_api_has_day_after_day() {
     }
 }
 
-#[test]
-fn limits_are_kept_by_two_processes_at_once() {
-    let simulator = Simulator::start("--limits 5/1200 --window sliding --latency 100ms");
-    // The server says its limits itself, so `none` of our own must do as well.
-    let space = simulator.space(&two_lists());
-    let began = Instant::now();
-    let fetches = ["a", "b"].map(|stage| space.spawn("mirror42-fetch", &[stage]));
-    fetches.into_iter().for_each(succeeds);
-    let stats = simulator.stats();
-    assert_eq!(stats["rate_limited"], 0, "{stats}");
-    let requests = stats["requests_in_all"].as_u64().unwrap();
-    assert_eq!(requests, 18 + 4 + 1, "350 coalitions by 20 and by 100, and a token");
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(1050 * requests / 5 + 1000), "{took:?} for {requests} requests");
-}
-
-fn two_lists() -> String {
-    let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap();
-    let stage = |name: &str, size: u32| {
-        format!(
-            "[[stage]]\nname = \"{name}\"\nfetch = \"/v2/coalitions\"\nkey = [\"id\"]\npage = {{ size = {size} }}\n"
-        )
-    };
-    format!("{}{}{}", api.replace("per_second = 2", "per_second = 5"), stage("a", 20), stage("b", 100))
-}
-
-fn succeeds(process: Child) {
+pub fn succeeds(process: Child) {
     let output = process.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -163,7 +137,11 @@ fn a_fetch_that_is_killed_at_any_moment_is_made_good_by_the_next() {
         fetch.kill().unwrap();
         fetch.wait().unwrap();
         done(&space, "mirror42-fetch", &["08_coalitions"]);
-        assert_eq!(files(&space.paths().pages("08_coalitions")), pages);
+        assert!(
+            files(&space.paths().pages("08_coalitions")) == pages,
+            "{:?}",
+            names(&space.paths().pages("08_coalitions"))
+        );
         done(&space, "mirror42-extract", &["08_coalitions"]);
         assert_eq!(names(&space.paths().stage("08_coalitions")), ["all.json", "pages", "stage.json"]);
     }
@@ -216,7 +194,7 @@ fn no_secret_is_written_anywhere_but_into_the_token_file() {
     written.insert("stderr".into(), output.stderr);
     written.insert("stderr of a failure".into(), refused.stderr.into());
     assert!(written.keys().any(|name| name.starts_with("logs/")), "{:?}", written.keys());
-    for secret in [CLIENT_SECRET, token["access_token"].as_str().unwrap(), "Bearer "] {
+    for secret in [CLIENT_SECRET, token["tokens"][0]["access_token"].as_str().unwrap(), "Bearer "] {
         let told = written.iter().find(|(_, bytes)| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
         assert_eq!(told.map(|(name, _)| name), None);
     }
@@ -272,7 +250,7 @@ fn an_answer_without_pages_is_taken_whatever_total_it_tells() {
 #[test]
 fn one_request_at_a_time_does_too() {
     let simulator = Simulator::start("");
-    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 8", "in_flight = 1"));
+    let space = simulator.space(&include_str!("../../pipeline.toml").replace("in_flight = 40", "in_flight = 1"));
     done(&space, "mirror42-fetch", &["08_coalitions"]);
     done(&space, "mirror42-extract", &["08_coalitions"]);
     assert_mirrors(&space, &simulator, "08_coalitions");
@@ -304,19 +282,16 @@ fn the_memory_of_a_fetch_does_not_grow_with_the_number_of_pages() {
     });
     let space = one_stage(&format!("http://{}", server.address), "");
     let mut fetch = space.spawn("mirror42-fetch", &["things", "--log-format", "json"]);
-    let status = format!("/proc/{}/status", fetch.id());
-    let mut most_kb = 0;
-    wait_until("all pages are fetched", || {
-        let text = fs::read_to_string(&status).unwrap();
-        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        most_kb = peak.unwrap_or(0).max(most_kb);
-        fetch.try_wait().unwrap().is_some()
+    let mut stderr = fetch.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
     });
+    let (_, most_kb) = watched(&mut fetch);
     assert_eq!(server.requests(), PAGES);
     // The allocator rounds up to huge pages where it can: 40 to 61 MB were seen. What grew would be over 100.
     assert!((1..80_000).contains(&most_kb), "{most_kb} kB for 100 MB of pages");
-    let mut stderr = String::new();
-    fetch.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let stderr = reader.join().unwrap().unwrap();
     let progress = |line| serde_json::from_str::<Value>(line).unwrap().get("progress").cloned();
     let states: Vec<Value> = stderr.lines().filter_map(progress).collect();
     assert!(states.iter().all(|state| state["total"].is_null() || state["done"].as_u64() <= state["total"].as_u64()));
@@ -332,5 +307,41 @@ fn progress_counts_the_pages_that_were_read_in_vain() {
     let stderr = done(&space, "mirror42-fetch", &["08_coalitions", "--log-format", "json"]);
     let last = stderr.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok()?.get("progress").cloned());
     let last = last.unwrap();
-    assert_eq!((&last["done"], &last["total"]), (&8.into(), &8.into()), "{last}");
+    assert_eq!(last["done"], last["total"], "{last}");
+    assert!(last["done"].as_u64() > Some(4), "{last}");
+}
+
+/// 1,000,000 records from a server without limits.
+#[test]
+#[ignore = "a measurement: make bench"]
+fn measurement_of_10000_pages() {
+    const PAGES: u64 = 10_000;
+    let server = Server::start("127.0.0.1:0", |path| {
+        let first = (page_number(path) - 1) * 100;
+        let records: Vec<String> = (first..first + 100)
+            .map(|id| format!("{{\"id\":{id},\"name\":\"record {id}\",\"at\":\"2026-01-01T00:00:00Z\"}}"))
+            .collect();
+        Reply::json(format!("[{}]", records.join(","))).with("X-Total", PAGES * 100).with("X-Per-Page", 100)
+    });
+    let space = one_stage(&format!("http://{}", server.address), "");
+    let began = Instant::now();
+    let (code, peak_kb) = watched(&mut space.spawn("mirror42-fetch", &["things", "-q"]));
+    let rate = PAGES as f64 / began.elapsed().as_secs_f64();
+    assert_eq!((code, server.requests()), (Some(0), PAGES));
+    println!("10,000 pages of 100 records: {rate:.0} pages a second, peak memory {:.1} MB", f64::from(peak_kb) / 1e3);
+}
+
+/// Waits for a process; gives its exit code and the most memory it had, in kB.
+fn watched(process: &mut Child) -> (Option<i32>, u32) {
+    let status = format!("/proc/{}/status", process.id());
+    let mut most_kb = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        most_kb = peak.unwrap_or(0).max(most_kb);
+        if let Some(status) = process.try_wait().unwrap() {
+            return (status.code(), most_kb);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

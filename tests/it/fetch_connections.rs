@@ -123,7 +123,7 @@ fn a_server_that_fails_too_often_is_given_up() {
     let (bad, requests) = counts.trim_end_matches(" requests").split_once(" bad answers to ").unwrap();
     let (bad, requests): (u64, u64) = (bad.parse().unwrap(), requests.parse().unwrap());
     assert_eq!(bad, 100 + requests / 4 + 1, "{text}");
-    let end = "it answered 502 with an empty body\n  detail: So many are no accident.\n  detail: No page is kept.\n";
-    assert_eq!(rest, end);
+    let start = "it answered 502 with an empty body\n  detail: So many are no accident.\n  detail: The next fetch goes on with the ";
+    assert!(rest.starts_with(start), "{rest}");
     assert!(server.requests() < 250, "{}", server.requests());
 }

@@ -127,8 +127,27 @@ pub struct Server {
     requests: Arc<AtomicU64>,
 }
 
+/// What a [`Server`] was asked.
+pub struct Request {
+    /// With its query.
+    pub path: String,
+    headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
 impl Server {
     pub fn start(at: &str, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Server {
+        Server::hearing(at, move |request| answer(&request.path))
+    }
+
+    /// Answers by all of a request.
+    pub fn hearing(at: &str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind(at).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(AtomicU64::new(0));
@@ -140,9 +159,9 @@ impl Server {
                     let mut reader = BufReader::new(stream.try_clone().unwrap());
                     let mut stream = stream;
                     stream.set_nodelay(true).unwrap();
-                    while let Some(path) = read_request(&mut reader) {
+                    while let Some(request) = read_request(&mut reader) {
                         counter.fetch_add(1, Ordering::Relaxed);
-                        let reply = answer(&path);
+                        let reply = answer(&request);
                         let mut text =
                             format!("HTTP/1.1 {} Said\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
                         reply.headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
@@ -163,23 +182,25 @@ impl Server {
     }
 }
 
-/// The path of the next request, whose body is read over; none when the client has gone.
-fn read_request(reader: &mut impl BufRead) -> Option<String> {
+/// The next request; none when the client has gone.
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut first = String::new();
     reader.read_line(&mut first).ok().filter(|n| *n > 0)?;
-    let mut length = 0;
+    let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
         if line == "\r\n" {
             break;
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().ok()?;
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
     }
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    first.split(' ').nth(1).map(str::to_owned)
+    let mut request = Request { path: first.split(' ').nth(1)?.to_owned(), headers, body: String::new() };
+    let length = request.header("content-length").map_or(Ok(0), str::parse).ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).ok()?;
+    Some(request)
 }

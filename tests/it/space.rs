@@ -96,6 +96,7 @@ impl Space {
             duration_ms: 0,
             requests: 0,
             retries: 0,
+            resumed_pages: 0,
             records: records.len() as u64,
             size_bytes: 0,
             series: Vec::new(),

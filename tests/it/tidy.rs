@@ -13,7 +13,8 @@ const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simul
 const SHARED: [(&str, &[&str]); 2] = [("api", &["fetch", "token"]), ("pg", &["driver", "load", "validate"])];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 23] = [
+const CRATES: [(&str, &[&str]); 24] = [
+    ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
     ("fastrand", &["api", "limiter", "simulate"]),
@@ -27,8 +28,8 @@ const CRATES: [(&str, &[&str]); 23] = [
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "pg"]),
-    ("percent_encoding", &["fetch", "pg", "simulate"]),
+    ("nix", &["driver", "files", "limiter", "pg"]),
+    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("sha2", &["export", "files", "pipeline"]),

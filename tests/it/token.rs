@@ -93,15 +93,19 @@ fn a_token_is_kept_for_its_owner_only_and_never_told() {
     let file = space.path().join(".mirror42/token.json");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let kept: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let access_token = kept["access_token"].as_str().unwrap();
+    let access_token = kept["tokens"][0]["access_token"].as_str().unwrap();
 
     let info = token(&space, &["info"]);
     assert!(info.stdout.starts_with("the token is good for 7"), "{}", info.stdout);
-    assert!(info.stdout.ends_with("; the application's secret stops working at 2099-01-01T00:00:00Z\n"));
+    assert!(
+        info.stdout
+            .ends_with("; grant: client_credentials; the application's secret stops working at 2099-01-01T00:00:00Z\n")
+    );
     let json = token(&space, &["info", "--json"]);
     let told: Value = serde_json::from_str(&json.stdout).unwrap();
     assert!((7000..=7200).contains(&told["seconds_left"].as_u64().unwrap()), "{told}");
     assert_eq!(told["secret_valid_until"], "2099-01-01T00:00:00Z");
+    assert_eq!((&told["grant"], &told["has_refresh_token"]), (&"client_credentials".into(), &false.into()));
 
     let text = all_text(&space, &[ensured, info, json, token(&space, &["refresh", "-v"])]);
     assert!(!text.contains(access_token) && !text.contains(SECRET), "{text}");
@@ -117,7 +121,8 @@ fn a_short_token_that_the_server_hands_back_is_not_asked_for_in_a_loop() {
     }
     assert_eq!(simulator.asked(), 1);
     let kept = || fs::read_to_string(space.path().join(".mirror42/token.json")).unwrap();
-    let access_token = |text: String| serde_json::from_str::<Value>(&text).unwrap()["access_token"].clone();
+    let access_token =
+        |text: String| serde_json::from_str::<Value>(&text).unwrap()["tokens"][0]["access_token"].clone();
     let before = access_token(kept());
     assert_eq!(token(&space, &["refresh"]).code, Some(0));
     assert_eq!(simulator.asked(), 2);
@@ -161,7 +166,12 @@ fn without_a_token_there_is_nothing_to_tell() {
 
 #[test]
 fn an_api_without_oauth2_is_a_usage_error() {
-    for (auth, kind) in [("", "none"), ("auth = { kind = \"bearer\", token_env = \"T\" }\n", "bearer")] {
+    for (auth, kind) in [
+        ("", "none"),
+        ("auth = { kind = \"bearer\", token_env = \"T\" }\n", "bearer"),
+        ("auth = { kind = \"basic\", user_env = \"U\", password_env = \"P\" }\n", "basic"),
+        ("auth = { kind = \"header\", name = \"X-Api-Key\", value_env = \"K\" }\n", "header"),
+    ] {
         let space = Space::new().file(
             "pipeline.toml",
             &format!("[pipeline]\nname = \"t\"\n[api]\nbase_url = \"http://127.0.0.1:1\"\n{auth}"),

@@ -1,0 +1,66 @@
+//! The last steps of a fetch: its pages and its receipt take the place of the last ones, as one.
+//!
+//! Two files cannot be replaced at once. So the receipt is written beside the pages first, and goes where they go:
+//! a fetch that is killed between any two steps has left all that is needed, and the next one takes the rest of them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::journal::{Begin, Journal};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::paths::Paths;
+use crate::receipt::{FetchReceipt, Receipt, age_s};
+
+/// Seals the pages that were gathered.
+pub fn seal(paths: &Paths, stage: &str, receipt: FetchReceipt, journal: Journal) -> Result<()> {
+    let file = sealed(&paths.pages_under_way(stage));
+    let text = serde_json::to_vec(&receipt)
+        .map_err(|cause| Error::failed(format!("cannot write `{}`: {cause}", paths.shown(&file))))?;
+    files::write(&file, &text)?;
+    journal.close()?;
+    put_in_place(paths, stage, receipt)
+}
+
+/// Takes the steps that a killed fetch has left. True if what it has sealed is what this one is to fetch, and not older
+/// than `max_age`.
+pub fn finish(paths: &Paths, stage: &str, begin: &Begin, max_age: Duration) -> Result<bool> {
+    let is_wanted = |receipt: &FetchReceipt| {
+        begin.is_of(&receipt.definition, &receipt.inputs) && age_s(&receipt.started_at) < max_age.as_secs()
+    };
+    // Its pages are in their place already, whatever is wanted now.
+    if let Some(receipt) = read(&paths.pages(stage))? {
+        let done = is_wanted(&receipt);
+        note(paths, stage, receipt)?;
+        // The pages that they have replaced.
+        files::remove_dir(&paths.pages_under_way(stage))?;
+        return Ok(done);
+    }
+    match read(&paths.pages_under_way(stage))?.filter(is_wanted) {
+        Some(receipt) => put_in_place(paths, stage, receipt).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn put_in_place(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()> {
+    files::replace_dir(&paths.pages_under_way(stage), &paths.pages(stage))?;
+    note(paths, stage, receipt)
+}
+
+/// The receipt goes where it belongs.
+fn note(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()> {
+    let mut whole = Receipt::read_or_new(paths, stage)?;
+    whole.fetch = Some(receipt);
+    whole.write(paths)?;
+    files::remove(&sealed(&paths.pages(stage)))
+}
+
+fn sealed(pages: &Path) -> PathBuf {
+    pages.join("sealed.json")
+}
+
+/// The receipt beside pages; none if it is not there, or of another version.
+fn read(pages: &Path) -> Result<Option<FetchReceipt>> {
+    let text = files::read_if_there(&sealed(pages))?;
+    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+}
