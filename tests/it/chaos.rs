@@ -165,6 +165,23 @@ struct Tally {
     requests: u64,
 }
 
+impl Tally {
+    /// As a row of the table in docs/faults.md.
+    fn row(&mut self, name: &str) -> String {
+        self.took.sort();
+        let runs = self.took.len();
+        format!(
+            "| {name} | {runs} | {} | {} | {} | {} | {:.1} | {:.1} |",
+            self.exact,
+            self.failed.len(),
+            self.wrong.len(),
+            self.requests / runs as u64,
+            self.took[runs / 2].as_secs_f64(),
+            self.took[runs - 1].as_secs_f64()
+        )
+    }
+}
+
 /// `CHAOS_SEEDS` is how many seeds (20), `CHAOS_JOBS` how many runs at a time (4), `CHAOS_ONLY` a part of the names of
 /// those faults that are played.
 #[test]
@@ -188,6 +205,8 @@ fn campaign() {
     let open: VecDeque<(String, u64)> =
         faults.keys().flat_map(|name| (1..=seeds).map(move |seed| (name.clone(), seed))).collect();
     let (open, tallies) = (Mutex::new(open), Mutex::new(BTreeMap::<String, Tally>::new()));
+    println!("| Faults | Runs | Exact | Failed, tables untouched | Wrong | Requests a run | Median s | Most s |");
+    println!("|---|---|---|---|---|---|---|---|");
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -196,7 +215,7 @@ fn campaign() {
                     let simulator = Simulator::start(&format!("--seed {seed} --latency 1ms-20ms"));
                     let Run { end, took, requests } = run(&impatient(&simulator), &simulator, &faults[&name]);
                     let mut tallies = tallies.lock().unwrap();
-                    let tally = tallies.entry(name).or_default();
+                    let tally = tallies.entry(name.clone()).or_default();
                     tally.took.push(took);
                     tally.requests += requests;
                     match end {
@@ -204,27 +223,15 @@ fn campaign() {
                         End::Failed(why) => tally.failed.push(format!("seed {seed}: {why}")),
                         End::Wrong(why) => tally.wrong.push(format!("seed {seed}: {why}")),
                     }
+                    // As soon as it is known: it takes a while until all is.
+                    if tally.took.len() as u64 == seeds {
+                        println!("{}", tally.row(&name));
+                    }
                 }
             });
         }
     });
     let tallies = tallies.into_inner().unwrap();
-    println!("| Faults | Runs | Exact | Failed, tables untouched | Wrong | Requests a run | Median s | Most s |");
-    println!("|---|---|---|---|---|---|---|---|");
-    for (name, tally) in &tallies {
-        let mut took = tally.took.clone();
-        took.sort();
-        let runs = took.len();
-        println!(
-            "| {name} | {runs} | {} | {} | {} | {} | {:.1} | {:.1} |",
-            tally.exact,
-            tally.failed.len(),
-            tally.wrong.len(),
-            tally.requests / runs as u64,
-            took[runs / 2].as_secs_f64(),
-            took[runs - 1].as_secs_f64()
-        );
-    }
     for (name, tally) in &tallies {
         tally.failed.iter().for_each(|why| println!("\nfailed: {name}, {why}"));
         tally.wrong.iter().for_each(|why| println!("\nwrong: {name}, {why}"));
