@@ -23,7 +23,7 @@ pub struct Receipt {
 }
 
 /// The evidence that the pages under `pages/` are whole.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchReceipt {
     /// [`crate::pipeline::Pipeline::fetch_definition`] at the time.
     pub definition: String,

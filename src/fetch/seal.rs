@@ -27,7 +27,9 @@ pub fn finish(paths: &Paths, stage: &str, begin: &Begin, max_age: Duration) -> R
     };
     // Its pages are in their place already, whatever is wanted now.
     if let Some(receipt) = read(&paths.pages(stage))? {
-        let done = is_wanted(&receipt);
+        // All but the last step was taken: that fetch was done, and this is another.
+        let noted = Receipt::read(paths, stage)?.and_then(|noted| noted.fetch);
+        let done = noted.as_ref() != Some(&receipt) && is_wanted(&receipt);
         note(paths, stage, receipt)?;
         // The pages that they have replaced.
         files::remove_dir(&paths.pages_under_way(stage))?;
