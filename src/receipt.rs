@@ -161,12 +161,9 @@ impl Receipt {
         };
         let fetch = Receipt::read(paths, stage)?.and_then(|receipt| receipt.fetch);
         let fetch = fetch.ok_or_else(|| refused(format!("stage `{stage}` has no pages that were fetched whole")))?;
-        match fetch.series.iter().find_map(|series| Some((series, series.lacks()?))) {
+        match fetch.lacks() {
             None => Ok(fetch),
-            Some((series, what)) => {
-                let which = series.key.as_ref().map_or(String::new(), |key| format!(" of key {key}"));
-                Err(refused(format!("the pages of stage `{stage}` are not whole: of its series{which}, {what}")))
-            }
+            Some(what) => Err(refused(format!("the pages of stage `{stage}` are not whole: {what}"))),
         }
     }
 
@@ -182,6 +179,14 @@ impl Receipt {
 }
 
 impl FetchReceipt {
+    /// What the evidence lacks for all series to be whole; none if nothing.
+    pub fn lacks(&self) -> Option<String> {
+        self.series.iter().find_map(|series| {
+            let which = series.key.as_ref().map_or(String::new(), |key| format!(" of key {key}"));
+            Some(format!("of its series{which}, {}", series.lacks()?))
+        })
+    }
+
     /// One hash for all pages, in order: what an extract read.
     pub fn pages_hash(&self) -> String {
         let mut text = String::new();

@@ -9,7 +9,7 @@ use crate::paths::Paths;
 use crate::pg::catalog::{self, ForeignKey, Table};
 use crate::pg::{failure, ledger};
 use crate::pipeline::{Pipeline, Stage};
-use crate::receipt::{ExtractReceipt, Receipt};
+use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt};
 use crate::{export, files};
 
 /// The export of one stage, as its receipt vouches for it.
@@ -98,6 +98,10 @@ impl<'a> Export<'a> {
         if let Some(other) = extract.as_ref().filter(|_| trust == Trust::Receipts).and_then(|e| other_input(paths, e)) {
             return missing(&format!("was made from another {other} than is there now"))
                 .map_err(|error| error.hint("Run `mirror42 run`: to load it would mix two nights."));
+        }
+        if let Some(what) = fetch.as_ref().filter(|_| trust == Trust::Receipts).and_then(FetchReceipt::lacks) {
+            return missing(&format!("was made from pages of `{}` that are not whole: {what}", source.name))
+                .map_err(|error| error.hint(format!("Run `mirror42-fetch {}`, or `mirror42 run`.", source.name)));
         }
         Ok(Export {
             pipeline,

@@ -183,3 +183,24 @@ fn a_database_that_cannot_be_reached_is_named_without_its_password() {
          (os error 111)\n  hint: Check that the server runs and that `DATABASE_URL` names it.\n"
     );
 }
+
+#[test]
+fn an_export_of_pages_that_are_not_whole_is_not_loaded() {
+    let space = project();
+    load(&space);
+    let path = space.paths().receipt("05_projects");
+    let mut receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let page = serde_json::json!({ "records": 3, "size_bytes": 9, "sha256": "", "asked_at": "", "took_ms": 1 });
+    receipt["fetch"]["series"] =
+        serde_json::json!([{ "proof": "total", "total": 5, "page_size": 100, "pages": [page] }]);
+    std::fs::write(&path, receipt.to_string()).unwrap();
+    assert_eq!(
+        refused(&space, &[], 1),
+        "mirror42-load: error: stage `05_projects` was made from pages of `05_projects` that are not whole: of its series, its \
+         total is 5, and 3 records came\n  \
+         at: exports/05_projects/all.json\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: Run `mirror42-fetch 05_projects`, or `mirror42 run`.\n"
+    );
+    assert_eq!(space.run("mirror42-load", &["-q", "--trust-exports"]).code, Some(0));
+}
