@@ -140,9 +140,9 @@ impl Journal {
         self.append(&Line::Whole { series: head, pages: series.pages.len() as u32 })
     }
 
-    /// Ends the fetch: its pages are about to be sealed.
-    pub fn close(self) -> Result<()> {
-        files::remove(&self.path)
+    /// Removes the journal of a fetch whose pages are sealed.
+    pub fn remove(folder: &Path) -> Result<()> {
+        files::remove(&folder.join(JOURNAL))
     }
 
     fn append(&self, line: &Line) -> Result<()> {

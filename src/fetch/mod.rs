@@ -124,7 +124,7 @@ fn run_stage(context: &Context, client: &Client, stage: &Stage, fetch: &Fetch) -
         receipt.size_bytes as f64 / 1e6,
         started.elapsed().as_secs_f64()
     );
-    seal::seal(paths, name, receipt, journal)
+    seal::seal(paths, name, receipt)
 }
 
 /// The keys of the series that had records when this was fetched last.

@@ -13,9 +13,8 @@ use crate::paths::Paths;
 use crate::receipt::{FetchReceipt, Receipt, age_s};
 
 /// Seals the pages that were gathered.
-pub fn seal(paths: &Paths, stage: &str, receipt: FetchReceipt, journal: Journal) -> Result<()> {
+pub fn seal(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()> {
     files::write_json(&sealed(&paths.pages_under_way(stage)), &receipt, Layout::OneLine)?;
-    journal.close()?;
     put_in_place(paths, stage, receipt)
 }
 
@@ -42,6 +41,8 @@ pub fn finish(paths: &Paths, stage: &str, begin: &Begin, max_age: Duration) -> R
 }
 
 fn put_in_place(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()> {
+    // A fetch may have been killed before this, with its receipt written: the journal does not go with the pages.
+    Journal::remove(&paths.pages_under_way(stage))?;
     files::replace_dir(&paths.pages_under_way(stage), &paths.pages(stage))?;
     note(paths, stage, receipt)
 }

@@ -153,6 +153,17 @@ fn a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one() {
     simulator.reset_stats();
     done(&space, "mirror42-fetch", &["08_coalitions"]);
     assert_eq!((requests(&simulator, "coalitions"), sealed.exists()), (4, false));
+    // Killed with the receipt beside the new pages, and the journal not removed yet: it does not go with them.
+    let (stage, pages) = (space.paths().receipt("08_coalitions"), space.paths().pages("08_coalitions"));
+    let under_way = space.paths().pages_under_way("08_coalitions");
+    fs::rename(&pages, &under_way).unwrap();
+    fs::write(under_way.join("sealed.json"), receipt["fetch"].to_string()).unwrap();
+    fs::write(under_way.join("journal.jsonl"), "").unwrap();
+    fs::remove_file(&stage).unwrap();
+    simulator.reset_stats();
+    done(&space, "mirror42-fetch", &["08_coalitions"]);
+    assert_eq!(requests(&simulator, "coalitions"), 0);
+    assert!(stage.exists() && files(&pages).len() == 4 && !under_way.exists());
     // What is sealed is sealed: nothing is left to go on with.
     simulator.faults(&["kind = 'json-error'; times = 0"]);
     failed(&space, "mirror42-fetch", &["08_coalitions"], 1);
