@@ -51,6 +51,38 @@ pub struct DatabaseArgs {
     pub database_url: Option<String>,
 }
 
+/// What a load may do this once.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GuardArgs {
+    /// Let this table lose up to so many rows, this once, whatever `max_delete` says; for several tables, give it again
+    #[arg(long, value_name = "TABLE=ROWS")]
+    pub allow_delete: Vec<String>,
+}
+
+impl GuardArgs {
+    /// The tables and the numbers of rows.
+    pub fn allowed(&self, pipeline: &Pipeline) -> Result<Vec<(String, u64)>> {
+        let tables: Vec<&str> = pipeline.loaded().map(|(_, table)| table).collect();
+        let parsed = self.allow_delete.iter().map(|text| {
+            let parts = text.rsplit_once('=').and_then(|(table, rows)| Some((table, rows.parse::<u64>().ok()?)));
+            let (table, rows) = parts.ok_or_else(|| {
+                Error::usage(format!(
+                    "`--allow-delete` is {text:?}, expected a table and a number, such as `projects=120`"
+                ))
+            })?;
+            if !tables.contains(&table) {
+                let error = Error::usage(format!("`--allow-delete` names `{table}`, which no stage fills"));
+                return Err(match crate::pipeline::nearest(table, tables.iter().copied()) {
+                    Some(near) => error.hint(format!("Did you mean `{near}`?")),
+                    None => error,
+                });
+            }
+            Ok((table.to_string(), rows))
+        });
+        parsed.collect()
+    }
+}
+
 /// A pipeline, opened: parsed, its secrets at hand, its logs begun.
 #[derive(Debug)]
 pub struct Context {

@@ -30,12 +30,14 @@ pub enum Kind {
     Invalid,
     /// The API's limits allow no more for now; the run can be resumed: exit code 75, `EX_TEMPFAIL` of sysexits.h.
     Later,
+    /// Another session of the database was in the way, and the same may well pass once more: exit code 1.
+    Conflict,
 }
 
 impl Kind {
     pub const fn exit_code(self) -> u8 {
         match self {
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Conflict => 1,
             Kind::Usage => 2,
             Kind::Locked => 3,
             Kind::Guard => 4,
@@ -105,6 +107,11 @@ impl Error {
     /// The API's limits allow no more for now (exit code 75): the run can be resumed.
     pub fn later(message: impl Into<String>) -> Error {
         Error::new(Kind::Later, message)
+    }
+
+    /// Another session of the database was in the way (exit code 1).
+    pub fn conflict(message: impl Into<String>) -> Error {
+        Error::new(Kind::Conflict, message)
     }
 
     /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind

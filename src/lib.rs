@@ -10,8 +10,8 @@
 //!    ([`receipt`]) tells every page's hash.
 //! 4. [`extract`] sends each raw record through the stage's jq filter. What comes out stands in `all.json`, one record a
 //!    line, in the order of its key ([`export`]).
-//! 5. [`load`] copies every export into a delta table, drops what refers to nothing, compares, and writes what differs:
-//!    all tables in one transaction, by way of [`pg`].
+//! 5. [`load`] encodes each record as the row that it is to be ([`codec`]), drops what refers to nothing, compares it with the table
+//!    ([`diff`]) and writes what differs: all tables in one transaction, by way of [`pg`].
 //! 6. The row stands. [`validate`] looks at the whole: keys, counts, age, and the pipeline's own checks.
 //!
 //! Beside the way: [`token`] and [`rotate`] look after the token and the logs, [`simulate`] is the API on loopback. Under all
@@ -19,6 +19,8 @@
 
 pub mod api;
 pub mod cli;
+pub mod codec;
+pub mod diff;
 pub mod driver;
 pub mod error;
 pub mod export;

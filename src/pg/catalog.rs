@@ -23,6 +23,8 @@ pub struct Column {
     /// As people write it: `bigint`, `character varying(20)`.
     pub type_name: String,
     pub kind: Kind,
+    /// None: only the server knows its binary form.
+    pub binary: Option<Binary>,
     pub not_null: bool,
     pub has_default: bool,
     /// The server computes it, and takes no value from us.
@@ -35,8 +37,46 @@ pub enum Kind {
     Json,
     Text,
     Boolean,
+    Array,
     /// Everything else: the server judges.
     Other,
+}
+
+/// A type whose binary form we know, as `COPY … (format binary)` has it. A domain is as the type under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    /// With the digits after the point that the column keeps, where it says so.
+    Numeric {
+        scale: Option<u16>,
+    },
+    Text,
+    Enum,
+    Json,
+    Jsonb,
+    Timestamptz,
+    Timestamp,
+    Date,
+    Time,
+    Uuid,
+    Bytea,
+}
+
+impl Binary {
+    /// Whether the server can be asked for rows in the order of this type's bytes.
+    pub fn is_ordered(self) -> bool {
+        use Binary::*;
+        matches!(self, Bool | Int2 | Int4 | Int8 | Text | Timestamptz | Timestamp | Date | Time | Uuid | Bytea)
+    }
+
+    pub fn is_integer(self) -> bool {
+        matches!(self, Binary::Int2 | Binary::Int4 | Binary::Int8)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +93,8 @@ pub struct ForeignKey {
     pub validated: bool,
     /// What `alter table … add constraint` takes.
     pub definition: String,
+    /// The columns of both sides have the same types, but for the width of integers.
+    pub same_types: bool,
 }
 
 impl Table {
@@ -109,9 +151,10 @@ pub fn tables(client: &mut impl GenericClient, names: &[&str]) -> Result<Vec<Opt
             name: row.get(1),
             type_name: row.get(2),
             kind: kind_of(row.get(3), row.get(4)),
-            not_null: row.get(5),
-            has_default: row.get(6),
-            generated: row.get(7),
+            binary: binary_of(row.get(3), row.get(5), row.get(6)),
+            not_null: row.get(7),
+            has_default: row.get(8),
+            generated: row.get(9),
         };
         if let Some(table) = tables.iter_mut().flatten().find(|table| table.oid == oid) {
             table.columns.push(column);
@@ -125,8 +168,39 @@ fn kind_of(type_name: &str, category: &str) -> Kind {
         ("json" | "jsonb", _) => Kind::Json,
         (_, "S") => Kind::Text,
         (_, "B") => Kind::Boolean,
+        (_, "A") => Kind::Array,
         _ => Kind::Other,
     }
+}
+
+/// By the name of a built-in type, what kind of type it is (`pg_type.typtype`) and its modifier.
+fn binary_of(type_name: &str, type_kind: &str, modifier: i32) -> Option<Binary> {
+    Some(match (type_kind, type_name) {
+        ("e", _) => Binary::Enum,
+        ("b", "bool") => Binary::Bool,
+        ("b", "int2") => Binary::Int2,
+        ("b", "int4") => Binary::Int4,
+        ("b", "int8") => Binary::Int8,
+        ("b", "float4") => Binary::Float4,
+        ("b", "float8") => Binary::Float8,
+        ("b", "numeric") if modifier < 0 => Binary::Numeric { scale: None },
+        // The modifier is the precision, shifted by 16, and the scale, of 11 bits and signed; and 4.
+        ("b", "numeric") => match (modifier - 4) & 0x7ff {
+            scale @ 0..=0x3ff => Binary::Numeric { scale: Some(scale as u16) },
+            _ => return None,
+        },
+        ("b", "text" | "varchar") => Binary::Text,
+        ("b", "json") => Binary::Json,
+        ("b", "jsonb") => Binary::Jsonb,
+        // With a modifier, which is the digits kept after the second, the server rounds.
+        ("b", "timestamptz") if modifier < 0 => Binary::Timestamptz,
+        ("b", "timestamp") if modifier < 0 => Binary::Timestamp,
+        ("b", "time") if modifier < 0 => Binary::Time,
+        ("b", "date") => Binary::Date,
+        ("b", "uuid") => Binary::Uuid,
+        ("b", "bytea") => Binary::Bytea,
+        _ => return None,
+    })
 }
 
 /// The foreign keys from or to any of these tables.
@@ -146,6 +220,7 @@ pub fn foreign_keys(client: &mut impl GenericClient, tables: &[Table]) -> Result
         cascades: row.get(7),
         validated: row.get(8),
         definition: row.get(9),
+        same_types: row.get(10),
     });
     Ok(keys.collect())
 }
@@ -216,6 +291,7 @@ mod tests {
             cascades: true,
             validated: true,
             definition: String::new(),
+            same_types: true,
         }
     }
 

@@ -54,6 +54,16 @@ pub fn exists(client: &mut impl GenericClient) -> Result<bool> {
     Ok(row.get(0))
 }
 
+/// Creates the ledger, or what it lacks since an older version created it.
+pub fn ensure(client: &mut impl GenericClient) -> Result<()> {
+    let newest = client.query_one("select to_regclass('mirror42.changes') is not null", &[]).map_err(read_failed)?;
+    if newest.get(0) {
+        return Ok(());
+    }
+    let created = client.batch_execute(include_str!("../sql/ledger.sql"));
+    created.map_err(|error| failure("could not create the ledger of loads (schema `mirror42`)", &error))
+}
+
 /// The load of this id, or the last one of the pipeline.
 pub fn run(client: &mut impl GenericClient, pipeline: &str, id: Option<&str>) -> Result<Option<Run>> {
     if !exists(client)? {

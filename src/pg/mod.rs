@@ -121,7 +121,11 @@ pub fn failure(doing: &str, error: &postgres::Error) -> Error {
     let Some(db) = error.as_db_error() else {
         return Error::failed(format!("{doing}: {}", cause_text(error)));
     };
-    let mut failed = Error::failed(format!("{doing}: {}", db.message()));
+    let message = format!("{doing}: {}", db.message());
+    let mut failed = match *db.code() {
+        SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => Error::conflict(message),
+        _ => Error::failed(message),
+    };
     if let Some(detail) = db.detail() {
         failed = failed.detail(detail);
     }

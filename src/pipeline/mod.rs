@@ -42,8 +42,14 @@ pub struct Pipeline {
     pub max_age: Duration,
     /// How old the mirror may be before `status` and `validate` complain.
     pub stale_after: Duration,
-    /// The share of its rows (0 to 1) that a table may lose in one load.
-    pub max_delete: f64,
+    /// What a table may lose in one load.
+    pub max_delete: MaxDelete,
+    /// What is done with characters that no column can hold.
+    pub nul: Nul,
+    /// The longest that a load waits for a lock; zero: as long as it takes.
+    pub lock_timeout: Duration,
+    /// The longest that one statement of a load takes; zero: as long as it takes.
+    pub statement_timeout: Duration,
     pub api: Api,
     /// In the order of the file.
     pub stages: Vec<Stage>,
@@ -161,7 +167,46 @@ pub struct Stage {
     /// The table that the export is loaded into; none: it only feeds other stages.
     pub table: Option<String>,
     /// Overrides [`Pipeline::max_delete`] for this table.
-    pub max_delete: Option<f64>,
+    pub max_delete: Option<MaxDelete>,
+    /// Overrides [`Pipeline::nul`] for this table.
+    pub nul: Option<Nul>,
+}
+
+/// How many rows a table may lose in one load: no more than each of the two allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxDelete {
+    /// Of the rows that it has, 0 to 1.
+    pub share: f64,
+    pub rows: Option<u64>,
+}
+
+impl MaxDelete {
+    /// Of a table of so many rows.
+    pub fn of(&self, rows: u64) -> u64 {
+        let share = (self.share * rows as f64).floor() as u64;
+        self.rows.map_or(share, |most| share.min(most))
+    }
+}
+
+impl std::fmt::Display for MaxDelete {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.rows {
+            None => write!(f, "{} %", self.share * 100.0),
+            Some(rows) if self.share >= 1.0 => write!(f, "{rows} rows"),
+            Some(rows) => write!(f, "{} %, {rows} rows at most", self.share * 100.0),
+        }
+    }
+}
+
+/// What is done with a character of JSON that no column of Postgres can hold: NUL, and half of a surrogate pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nul {
+    /// The load is refused.
+    Error,
+    /// It is left out.
+    Strip,
+    /// U+FFFD, the replacement character, stands in its place.
+    Replace,
 }
 
 #[derive(Clone, Debug)]

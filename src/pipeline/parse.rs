@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::toml_view::{Text, Value, View};
 use super::{
-    Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, OAuth2, Page, PageStyle, Pipeline, Source,
-    Stage, Total, extras,
+    Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, MaxDelete, Nul, OAuth2, Page, PageStyle,
+    Pipeline, Source, Stage, Total, extras,
 };
 use crate::error::Result;
 use crate::paths::Paths;
@@ -15,7 +15,11 @@ use crate::paths::Paths;
 // failed an hour ago is not.
 const MAX_AGE: Duration = Duration::from_secs(20 * 3600);
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
-const MAX_DELETE: f64 = 0.2;
+const MAX_DELETE: MaxDelete = MaxDelete { share: 0.2, rows: None };
+// A reader of an hour must not hold up the night; who waits longer than this for a lock waits for somebody who forgot it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+// Ten million rows take a quarter of this on a small machine.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 // The slowest page logged from the real server took 21 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
 // Shows the code to the person who logs in, since nothing of ours listens for a browser (the API of 42 knows it so).
@@ -53,7 +57,10 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         schema: PathBuf::from(or(head.take("schema"), Value::name, "schema.sql".to_string())?),
         max_age,
         stale_after: or(head.take("stale_after"), Value::duration, STALE_AFTER)?,
-        max_delete: or(head.take("max_delete"), Value::share, MAX_DELETE)?,
+        max_delete: head.take("max_delete").map_or(Ok(MAX_DELETE), max_delete)?,
+        nul: head.take("nul").map_or(Ok(Nul::Error), nul)?,
+        lock_timeout: or(head.take("lock_timeout"), Value::duration, LOCK_TIMEOUT)?,
+        statement_timeout: or(head.take("statement_timeout"), Value::duration, STATEMENT_TIMEOUT)?,
         api,
         stages,
         checks,
@@ -307,10 +314,32 @@ fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
         },
         slurp: or(view.take("slurp"), Value::boolean, false)?,
         table: view.take("table").map(|value| value.name()).transpose()?,
-        max_delete: view.take("max_delete").map(|value| value.share()).transpose()?,
+        max_delete: view.take("max_delete").map(max_delete).transpose()?,
+        nul: view.take("nul").map(nul).transpose()?,
     };
     view.finish()?;
     Ok(stage)
+}
+
+/// `"20%"`, `120`, or both: `{ share = "20%", rows = 120 }`.
+fn max_delete(value: Value) -> Result<MaxDelete> {
+    if value.is_integer() {
+        return Ok(MaxDelete { share: 1.0, rows: Some(value.whole_number(0..=u32::MAX)?.into()) });
+    }
+    if !value.is_table() {
+        return Ok(MaxDelete { share: value.share()?, rows: None });
+    }
+    let mut view = value.table()?;
+    let limits = MaxDelete {
+        share: or(view.take("share"), Value::share, 1.0)?,
+        rows: view.take("rows").map(|value| value.whole_number(0..=u32::MAX)).transpose()?.map(u64::from),
+    };
+    view.finish()?;
+    Ok(limits)
+}
+
+fn nul(value: Value) -> Result<Nul> {
+    value.choice(&[("error", Nul::Error), ("strip", Nul::Strip), ("replace", Nul::Replace)])
 }
 
 fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {

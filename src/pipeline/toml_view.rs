@@ -132,6 +132,14 @@ impl<'a> Value<'a> {
         self.text.line(self.start)
     }
 
+    pub fn is_integer(&self) -> bool {
+        matches!(self.value, DeValue::Integer(_))
+    }
+
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
     /// The line on which a string's own text begins: a multi-line string may begin after its quotes.
     pub fn text_line(&self) -> usize {
         let quoted = self.text.text.get(self.start..).unwrap_or("");

@@ -1,21 +1,25 @@
 -- Run by load and validate: the columns of the tables $1 (oids). Returns for each its table, name, type
--- as people write it, the name and category of the type under its domains, whether null is refused,
--- whether there is a default, and whether its value is not for us to give.
+-- as people write it, the name, category and kind of the type under its domains and that type's modifier,
+-- whether null is refused, whether there is a default, and whether its value is not for us to give.
 
 select a.attrelid,
        a.attname::text,
        format_type(a.atttypid, a.atttypmod),
        base.typname::text,
        base.typcategory::text,
+       base.typtype::text,
+       base.typmod,
        a.attnotnull,
        a.atthasdef or a.attidentity <> '',
        a.attgenerated <> '' or a.attidentity = 'a'
   from pg_attribute a
  cross join lateral (
        with recursive under as (
-           select t.oid, t.typname, t.typcategory, t.typbasetype from pg_type t where t.oid = a.atttypid
+           select t.oid, t.typname, t.typcategory, t.typtype, t.typbasetype, t.typnamespace, a.atttypmod as typmod, t.typtypmod
+             from pg_type t where t.oid = a.atttypid
            union all
-           select t.oid, t.typname, t.typcategory, t.typbasetype from pg_type t join under on t.oid = under.typbasetype)
+           select t.oid, t.typname, t.typcategory, t.typtype, t.typbasetype, t.typnamespace, under.typtypmod, t.typtypmod
+             from pg_type t join under on t.oid = under.typbasetype)
        select * from under where under.typbasetype = 0) base
  where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
  order by a.attrelid, a.attnum

@@ -1,10 +1,11 @@
--- Run by the loader, inside its transaction, when the database has no schema `mirror42`. Expects the
--- right to create one. Here stands what every load did, for `audit`, `status`, `validate` and people.
+-- Run by the loader, inside its transaction, when the database has no table `mirror42.changes`, the newest of these. Expects the
+-- right to create a schema, and takes what older versions made. Here stands what every load did, for `audit`, `status`,
+-- `validate` and people.
 
-create schema mirror42;
+create schema if not exists mirror42;
 
 -- One row a committed load; a load that failed was rolled back, and its log tells of it.
-create table mirror42.runs (
+create table if not exists mirror42.runs (
     id          text primary key,
     pipeline    text not null,
     -- The oldest start of a fetch among the loaded exports: how old the data is. Null: not known.
@@ -13,15 +14,15 @@ create table mirror42.runs (
     finished_at timestamptz,
     status      text not null
 );
-create index runs_started_at on mirror42.runs (started_at);
+create index if not exists runs_started_at on mirror42.runs (started_at);
 
-create table mirror42.run_tables (
+create table if not exists mirror42.run_tables (
     run_id        text not null references mirror42.runs on delete cascade,
     table_name    text not null,
     stage         text not null,
     -- Of the all.json that was loaded, as `sha256sum` prints it.
     export_sha256 text not null,
-    -- Records of the export; those dropped as orphans are among them.
+    -- Records of the export; those dropped as orphans or duplicates are among them.
     staged        bigint not null,
     inserted      bigint not null,
     updated       bigint not null,
@@ -31,9 +32,14 @@ create table mirror42.run_tables (
     duration_ms   bigint not null,
     primary key (run_id, table_name)
 );
+alter table mirror42.run_tables
+    -- Records that were equal to another of their key.
+    add column if not exists duplicates bigint not null default 0,
+    -- Characters that no column can hold, left out or replaced (`nul` of pipeline.toml).
+    add column if not exists mended     bigint not null default 0;
 
 -- Every row that a load deleted, whole.
-create table mirror42.deletions (
+create table if not exists mirror42.deletions (
     id            bigint generated always as identity primary key,
     run_id        text not null references mirror42.runs on delete cascade,
     table_name    text not null,
@@ -43,4 +49,16 @@ create table mirror42.deletions (
     cascaded_from text,
     deleted_at    timestamptz not null default clock_timestamp()
 );
-create index deletions_table_name_key on mirror42.deletions (table_name, key);
+create index if not exists deletions_table_name_key on mirror42.deletions (table_name, key);
+
+-- Every row that a load changed: the columns that differed, before and after.
+create table if not exists mirror42.changes (
+    id         bigint generated always as identity primary key,
+    run_id     text not null references mirror42.runs on delete cascade,
+    table_name text not null,
+    key        jsonb not null,
+    old        jsonb not null,
+    new        jsonb not null,
+    changed_at timestamptz not null default clock_timestamp()
+);
+create index if not exists changes_table_name_key on mirror42.changes (table_name, key);

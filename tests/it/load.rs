@@ -238,8 +238,8 @@ fn an_orphan_is_dropped_and_counted() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(
         outcome.stderr.contains(
-            "06_campus_projects: warning: dropped 1 records whose project_id is not in public.projects: \
-             {\"campus_id\": 1, \"project_id\": 77}\n"
+            "06_campus_projects: warning: dropped 1 records whose project_id is not in public.projects \
+             (`campus_projects_project_id_fkey`): campus_id 1, project_id 77\n"
         ),
         "{}",
         outcome.stderr

@@ -11,10 +11,11 @@ fn the_guard_stops_a_load_that_would_delete_too_much() {
         refused(&space, &[], 4),
         "mirror42-load: error: the load would delete 2 of the 3 rows of `projects`\n  \
          at: exports/05_projects/all.json\n  \
-         detail: They are not in the export: id 2; id 3.\n  \
+         detail: Why they would go: 2 gone from the API.\n  \
+         detail: The first of them: id 2; id 3.\n  \
          detail: Allowed are 1 (50 %).\n  \
          detail: Nothing was loaded; the database is as it was.\n  \
-         hint: If they are gone from the API, raise `max_delete` of stage `05_projects` (pipeline.toml:14) for one run.\n"
+         hint: If they are gone for good, allow it once with `--allow-delete projects=2`; else fetch again.\n"
     );
 }
 
@@ -26,7 +27,7 @@ fn no_load_empties_a_table() {
     space.export("07_project_sessions", &[]);
     let stderr = refused(&space, &[], 4);
     assert!(stderr.contains("the load would delete 2 of the 2 rows of `project_sessions`\n"), "{stderr}");
-    assert!(stderr.contains("detail: A load never empties a table.\n"), "{stderr}");
+    assert!(stderr.contains("detail: A load never empties a table by itself.\n"), "{stderr}");
 }
 
 #[test]
@@ -86,8 +87,10 @@ fn two_records_of_one_key_are_refused() {
     space.export("02_campus", &[r#"{"id":1,"name":"Paris"}"#, r#"{"id":1,"name":"Lyon"}"#]);
     assert_eq!(
         refused(&space, &[], 1),
-        "mirror42-load: error: records have the same key: id 1\n  \
-         at: exports/02_campus/all.json\n  \
+        "mirror42-load: error: two records of one key are not equal: id 1\n  \
+         at: exports/02_campus/all.json, lines 2 and 3\n  \
+         detail: Line 2: {\"id\":1,\"name\":\"Paris\"}\n  \
+         detail: Line 3: {\"id\":1,\"name\":\"Lyon\"}\n  \
          detail: Nothing was loaded; the database is as it was.\n  \
          hint: The key of stage `02_campus` (pipeline.toml:8) must be the primary key of `campuses`: id.\n"
     );

@@ -51,7 +51,13 @@ fn every_type_takes_its_values_and_a_second_load_sees_no_difference() {
             "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12|∅|∅|∅|∅|∅|∅|∅|∅|∅|∅|∅|∅|∅|ours|∅",
         ]
     );
-    space.export("things", &[r#"{"the id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","s":"too long"}"#]);
+    space.export(
+        "things",
+        &[
+            r#"{"the id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","s":"too long"}"#,
+            r#"{"the id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12","s":null}"#,
+        ],
+    );
     let outcome = space.run("mirror42-load", &["-q"]);
     assert_eq!(
         outcome.stderr,

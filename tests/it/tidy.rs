@@ -10,10 +10,15 @@ use std::path::Path;
 const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simulate", "token", "validate"];
 
 /// What rooms share, and by whom it may be used.
-const SHARED: [(&str, &[&str]); 2] = [("api", &["fetch", "token"]), ("pg", &["driver", "load", "validate"])];
+const SHARED: [(&str, &[&str]); 4] = [
+    ("api", &["fetch", "token"]),
+    ("codec", &["diff", "load"]),
+    ("diff", &["load", "validate"]),
+    ("pg", &["codec", "diff", "driver", "load", "validate"]),
+];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 24] = [
+const CRATES: [(&str, &[&str]); 25] = [
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -27,12 +32,13 @@ const CRATES: [(&str, &[&str]); 24] = [
     ("jaq_core", &["extract"]),
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
+    ("memchr", &["codec"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "files", "limiter", "pg"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
-    ("postgres", &["load", "pg", "validate"]),
+    ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
-    ("sha2", &["export", "files", "pipeline"]),
+    ("sha2", &["diff", "export", "files", "pipeline"]),
     ("strsim", &["pipeline", "simulate"]),
     ("tokio", &["simulate"]),
     ("toml", &["pipeline", "simulate"]),

@@ -1,18 +1,19 @@
-//! What is loaded: each stage with its export, its receipt and its table; and the messages that name a place
-//! in an export.
+//! What is compared or loaded: each stage with its export, its receipt and its table; and the messages that name a
+//! place in an export.
 
-use postgres::Transaction;
-
-use super::encode::{Remedy, Wrong, shown_key};
-use crate::error::{Error, Result};
+use crate::codec::{Remedy, Wrong, shown_key};
+use crate::error::{Error, Result, excerpt};
+use crate::export;
 use crate::paths::Paths;
 use crate::pg::catalog::{self, ForeignKey, Table};
-use crate::pg::{failure, ledger};
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::{Nul, Pipeline, Stage};
 use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt};
-use crate::{export, files};
+
+/// Of a record in a message.
+const SHOWN_CHARS: usize = 300;
 
 /// The export of one stage, as its receipt vouches for it.
+#[derive(Clone, Debug)]
 pub struct Export<'a> {
     pub pipeline: &'a Pipeline,
     pub stage: &'a Stage,
@@ -26,15 +27,12 @@ pub struct Export<'a> {
 }
 
 /// An export and the table it goes to.
+#[derive(Debug)]
 pub struct Job<'a> {
     pub export: Export<'a>,
     pub table: Table,
-    /// Its foreign keys to other tables.
+    /// Its foreign keys to tables, itself among them.
     pub parents: Vec<ForeignKey>,
-    /// The delta table, as SQL takes it.
-    pub delta: String,
-    /// This transaction created the table: nobody else has seen it.
-    pub created: bool,
 }
 
 /// Whether `all.json` must be what the stage's receipt says.
@@ -113,8 +111,19 @@ impl<'a> Export<'a> {
         })
     }
 
+    /// What is done with characters that no column can hold.
+    pub fn nul(&self) -> Nul {
+        self.stage.nul.unwrap_or(self.pipeline.nul)
+    }
+
     pub fn open(&self) -> Result<export::Reader> {
         export::Reader::open(&self.pipeline.paths.all_json(&self.stage.name), &self.shown())
+    }
+
+    pub fn size_bytes(&self) -> Result<u64> {
+        let path = self.pipeline.paths.all_json(&self.stage.name);
+        let metadata = std::fs::metadata(&path).map_err(|cause| Error::io("read", &path, &cause))?;
+        Ok(metadata.len())
     }
 
     pub fn shown(&self) -> String {
@@ -135,6 +144,25 @@ impl<'a> Export<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The error of two records, each with its line, that have the same key and are not equal.
+    pub fn two_records(&self, table: &Table, records: [(u64, &[u8]); 2]) -> Error {
+        let key = shown_key(records[1].1, &table.primary_key);
+        let [(first, _), (second, _)] = records;
+        let error = Error::failed(format!("two records of one key are not equal: {key}"))
+            .at(format!("{}, lines {first} and {second}", self.shown()));
+        let error = records.iter().fold(error, |error, (line, record)| {
+            let text = String::from_utf8_lossy(record);
+            error.detail(format!("Line {line}: {}", excerpt(&text, SHOWN_CHARS)))
+        });
+        error.hint(format!(
+            "The key of stage `{}` ({}) must be the primary key of `{}`: {}.",
+            self.stage.name,
+            self.pipeline.place(self.stage.line),
+            table.name,
+            table.primary_key.join(", ")
+        ))
     }
 
     /// An error about one record: `number` counts from 1.
@@ -165,72 +193,39 @@ impl Job<'_> {
     pub fn stage_name(&self) -> &str {
         &self.export.stage.name
     }
+
+    /// The columns of the primary key in the order that the export is in: that of the stage's key, where it has the
+    /// same columns.
+    pub fn key(&self) -> &[String] {
+        let (of_stage, primary) = (&self.export.stage.key, &self.table.primary_key);
+        let same = of_stage.len() == primary.len() && primary.iter().all(|column| of_stage.contains(column));
+        if same { of_stage } else { primary }
+    }
 }
 
-/// The tables of the exports, created if the database has none of the pipeline's, parents before children.
-pub fn jobs<'a>(tx: &mut Transaction, pipeline: &'a Pipeline, exports: Vec<Export<'a>>) -> Result<Vec<Job<'a>>> {
-    let (mut tables, created) = tables_or_schema(tx, pipeline)?;
-    let keys = catalog::foreign_keys(tx, &tables)?;
+/// The exports with their tables, parents before children. `tables` are all those of the pipeline, and `keys` the
+/// foreign keys from and to them.
+pub fn jobs<'a>(
+    pipeline: &Pipeline,
+    exports: &[Export<'a>],
+    mut tables: Vec<Table>,
+    keys: &[ForeignKey],
+) -> Result<Vec<Job<'a>>> {
     let wanted = |table: &Table| exports.iter().any(|export| export.table == table.name);
-    check_closed(&tables, &keys, &wanted, pipeline)?;
+    check_closed(&tables, keys, &wanted, pipeline)?;
     tables.retain(wanted);
     if let Some(table) = tables.iter().find(|table| table.primary_key.is_empty()) {
         return Err(Error::failed(format!("table `{}` has no primary key", table.name))
             .hint("Add one: rows are told apart by it."));
     }
-    let order = catalog::parents_first(&tables, &keys)?;
-    let mut exports: Vec<Option<Export>> = exports.into_iter().map(Some).collect();
-    let mut jobs = Vec::new();
-    for place in order {
-        let table = tables[place].clone();
-        let export = exports.iter_mut().find(|export| export.as_ref().is_some_and(|e| e.table == table.name));
-        let Some(export) = export.and_then(Option::take) else { continue };
-        jobs.push(Job {
-            export,
-            parents: keys.iter().filter(|key| key.child == table.oid).cloned().collect(),
-            delta: delta_name(place, &table.name),
-            created,
-            table,
-        });
-    }
-    Ok(jobs)
-}
-
-/// Needs no quotes, so that Postgres writes it in its messages as it is here, and is short enough not to be cut.
-fn delta_name(place: usize, table: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
-    let plain: String = table.chars().map(plain).take(40).collect();
-    format!("mirror42_delta_{place}_{plain}")
-}
-
-/// The catalog of all tables of the pipeline, and whether they were created just now: a database that has none of
-/// them gets them from `schema.sql`.
-fn tables_or_schema(tx: &mut Transaction, pipeline: &Pipeline) -> Result<(Vec<Table>, bool)> {
-    let names: Vec<&str> = pipeline.loaded().map(|(_, table)| table).collect();
-    let found = catalog::tables(tx, &names)?;
-    let schema = pipeline.schema.display();
-    if found.iter().any(Option::is_some) {
-        let tables = all_there(&names, found, |missing| {
-            Error::failed(format!("the database lacks tables that the stages fill: {missing}")).hint(format!(
-                "Create them as in `{schema}`, or drop the others: a database without any gets them all."
-            ))
-        });
-        return Ok((tables?, false));
-    }
-    let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
-        .map_err(|_| Error::failed(format!("`{schema}` is not UTF-8")))?;
-    log::info!("the database has none of the tables: running `{schema}`");
-    tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{schema}`"), &error))?;
-    let tables = all_there(&names, catalog::tables(tx, &names)?, |missing| {
-        Error::failed(format!("`{schema}` does not create the tables that the stages fill: {missing}"))
+    let order = catalog::parents_first(&tables, keys)?;
+    let jobs = order.into_iter().flat_map(|place| {
+        let table = &tables[place];
+        let export = exports.iter().find(|export| export.table == table.name)?;
+        let parents = keys.iter().filter(|key| key.child == table.oid).cloned().collect();
+        Some(Job { export: export.clone(), table: table.clone(), parents })
     });
-    Ok((tables?, true))
-}
-
-fn all_there(names: &[&str], found: Vec<Option<Table>>, error: impl Fn(String) -> Error) -> Result<Vec<Table>> {
-    let missing: Vec<String> =
-        names.iter().zip(&found).filter(|(_, table)| table.is_none()).map(|(name, _)| format!("`{name}`")).collect();
-    if missing.is_empty() { Ok(found.into_iter().flatten().collect()) } else { Err(error(missing.join(", "))) }
+    Ok(jobs.collect())
 }
 
 /// Tables that refer to each other must be loaded together: their exports are of one night.
@@ -255,13 +250,4 @@ fn check_closed(
         .hint(format!("Name stage `{stage}` too, or no stage at all: then all tables are loaded together.")));
     }
     Ok(())
-}
-
-/// Creates the ledger where it is missing.
-pub fn ensure_ledger(tx: &mut Transaction) -> Result<()> {
-    if ledger::exists(tx)? {
-        return Ok(());
-    }
-    tx.batch_execute(include_str!("../sql/ledger.sql"))
-        .map_err(|error| failure("could not create the schema `mirror42`", &error))
 }

@@ -1,9 +1,17 @@
-//! From a record's JSON to a line of COPY's text format, with no tree in between.
+//! From a record's JSON to a row of COPY, with no tree in between: in the binary form ([`Encoder::tuple`]), by which rows
+//! are compared and sent, and in the text form ([`Encoder::line`]), which every type has.
 //!
-//! A value goes as it is written: every digit of a number, every byte of a `json` column. What JSON and
-//! Postgres both allow is left to Postgres to judge. What would pass there and mean something else (a number
-//! that becomes text, 1 that becomes true) is refused here, and so is what no column can hold: NUL, and half
-//! of a surrogate pair.
+//! A value goes as it is written: every digit of a number, every byte of a `json` column. The text form leaves it to
+//! Postgres what fits a type. What would pass there and mean something else (a number that becomes text, 1 that
+//! becomes true) is refused here. What is not surely of a known binary form is [`Trouble::Doubt`]: the text
+//! form knows what to do with it, or the server says what is wrong.
+
+mod jsonb;
+mod number;
+mod strings;
+mod text;
+mod time;
+mod value;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +20,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::excerpt;
-use crate::pg::catalog::{Column, Kind, Table};
+use crate::pg::catalog::{Binary, Column, Table};
+use crate::pipeline::Nul;
+
+use jsonb::Failure;
+use strings::{Policy, Unstorable};
 
 /// The loader's own column: when the row last changed here.
 pub const INGESTED_AT: &str = "ingested_at";
@@ -39,6 +51,21 @@ pub enum Remedy {
     Remove,
 }
 
+/// Why there is no binary form of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nor is there another.
+    Wrong(Wrong),
+    /// The text form may do.
+    Doubt,
+}
+
+impl From<Wrong> for Trouble {
+    fn from(wrong: Wrong) -> Trouble {
+        Trouble::Wrong(wrong)
+    }
+}
+
 impl Wrong {
     fn whole(message: String) -> Wrong {
         Wrong { message, column: None, remedy: Remedy::None }
@@ -46,19 +73,21 @@ impl Wrong {
 }
 
 /// The columns of one export: the keys of its first record, which every other record must have too.
+#[derive(Debug)]
 pub struct Encoder<'a> {
     columns: Vec<&'a Column>,
+    policy: Policy,
 }
 
 impl<'a> Encoder<'a> {
     /// The columns that `first` fills.
-    pub fn new(table: &'a Table, first: &[u8]) -> Result<Encoder<'a>, Wrong> {
+    pub fn new(table: &'a Table, first: &[u8], nul: Nul) -> Result<Encoder<'a>, Wrong> {
         let members = members(first)?;
         let mut columns = Vec::with_capacity(members.len());
         for (key, _) in &members {
             columns.push(column_of(table, key)?);
         }
-        let encoder = Encoder { columns };
+        let encoder = Encoder { columns, policy: Policy::new(nul) };
         let lacks = |column: &&Column| {
             let needed = table.primary_key.contains(&column.name) || (column.not_null && !column.has_default);
             needed && !column.generated && !encoder.columns.contains(column)
@@ -77,38 +106,92 @@ impl<'a> Encoder<'a> {
     }
 
     /// All columns that an export could fill, for one that has no record to tell them.
-    pub fn of_all_columns(table: &'a Table) -> Encoder<'a> {
+    pub fn of_all_columns(table: &'a Table, nul: Nul) -> Encoder<'a> {
         let ours = |column: &&Column| !column.generated && column.name != INGESTED_AT;
-        Encoder { columns: table.columns.iter().filter(ours).collect() }
+        Encoder { columns: table.columns.iter().filter(ours).collect(), policy: Policy::new(nul) }
     }
 
-    pub fn columns(&self) -> Vec<String> {
-        self.columns.iter().map(|column| column.name.clone()).collect()
+    pub fn columns(&self) -> &[&'a Column] {
+        &self.columns
     }
 
-    /// Appends the record to `out` as one line.
-    pub fn encode(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Wrong> {
+    /// How many characters that cannot be stored were left out or replaced.
+    pub fn mended(&self) -> u64 {
+        self.policy.mended()
+    }
+
+    /// Appends the record as a row of COPY's binary form: the number of its fields, then each with its length.
+    pub fn tuple(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Trouble> {
+        let values = self.values(record)?;
+        out.extend_from_slice(&(self.columns.len() as i16).to_be_bytes());
+        for (column, value) in self.columns.iter().zip(values) {
+            write_binary(value, column, column.binary.ok_or(Trouble::Doubt)?, &self.policy, out)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the fields of these columns (by place) in their binary form, nothing before them.
+    pub fn fields(&self, record: &[u8], places: &[usize], out: &mut Vec<u8>) -> Result<(), Trouble> {
+        let values = self.values(record)?;
+        for place in places {
+            let (column, value) = (self.columns[*place], values[*place]);
+            write_binary(value, column, column.binary.ok_or(Trouble::Doubt)?, &self.policy, out)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the record to `out` as fields of COPY's text form, without the end of the line.
+    pub fn line(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Wrong> {
+        for (i, (column, value)) in self.columns.iter().zip(self.values(record)?).enumerate() {
+            if i > 0 {
+                out.push(b'\t');
+            }
+            text::write(value, column, &self.policy, out)?;
+        }
+        Ok(())
+    }
+
+    /// The values of a record, in the order of the columns.
+    fn values<'r>(&self, record: &'r [u8]) -> Result<Vec<&'r str>, Wrong> {
         let mut values = vec![None; self.columns.len()];
         let mut deserializer = serde_json::Deserializer::from_slice(record);
         let seed = Slots { columns: &self.columns, values: &mut values };
         let parsed = seed.deserialize(&mut deserializer).and_then(|()| deserializer.end());
         parsed.map_err(|error| Wrong::whole(format!("the record is wrong: {}", without_line(&error))))?;
-        for (i, (column, value)) in self.columns.iter().zip(values).enumerate() {
-            let Some(value) = value else {
-                return Err(Wrong {
-                    message: format!("the record has no `{}`, which the first record has", column.name),
-                    column: Some(column.name.clone()),
-                    remedy: Remedy::None,
-                });
-            };
-            if i > 0 {
-                out.push(b'\t');
-            }
-            encode_value(value.get(), column, out)?;
-        }
-        out.push(b'\n');
-        Ok(())
+        let given = self.columns.iter().zip(values).map(|(column, value)| {
+            value.map(RawValue::get).ok_or_else(|| Wrong {
+                message: format!("the record has no `{}`, which the first record has", column.name),
+                column: Some(column.name.clone()),
+                remedy: Remedy::None,
+            })
+        });
+        given.collect()
     }
+}
+
+fn write_binary(raw: &str, column: &Column, binary: Binary, policy: &Policy, out: &mut Vec<u8>) -> Result<(), Trouble> {
+    if raw == "null" {
+        return match column.not_null {
+            true => Err(wrong_value(raw, column, "is refused: the column is `not null`", Remedy::Convert).into()),
+            false => {
+                value::write_null(out);
+                Ok(())
+            }
+        };
+    }
+    value::write(raw.as_bytes(), binary, policy, out).map_err(|failure| match failure {
+        Failure::Unstorable(unstorable) => wrong_string(raw, column, unstorable).into(),
+        Failure::Doubt => Trouble::Doubt,
+    })
+}
+
+fn wrong_value(raw: &str, column: &Column, what: &str, remedy: Remedy) -> Wrong {
+    let message = format!("value {} of `{}` {what}", excerpt(raw, SHOWN_CHARS), column.name);
+    Wrong { message, column: Some(column.name.clone()), remedy }
+}
+
+fn wrong_string(raw: &str, column: &Column, unstorable: Unstorable) -> Wrong {
+    wrong_value(raw, column, unstorable.sentence(), Remedy::Remove)
 }
 
 /// The column that `key` names, if a value may go there.
@@ -128,136 +211,15 @@ fn column_of<'a>(table: &'a Table, key: &str) -> Result<&'a Column, Wrong> {
     }
 }
 
-fn encode_value(raw: &str, column: &Column, out: &mut Vec<u8>) -> Result<(), Wrong> {
-    let wrong = |what: &str, remedy| {
-        let message = format!("value {} of `{}` {what}", excerpt(raw, SHOWN_CHARS), column.name);
-        Err(Wrong { message, column: Some(column.name.clone()), remedy })
-    };
-    let unfit = |remedy| wrong(&format!("does not fit {}", column.type_name), remedy);
-    match (raw.as_bytes().first(), column.kind) {
-        (Some(b'n'), _) if column.not_null => wrong("is refused: the column is `not null`", Remedy::Convert),
-        (Some(b'n'), _) => {
-            out.extend_from_slice(b"\\N");
-            Ok(())
-        }
-        (_, Kind::Json) => push_json(raw.as_bytes(), out).or_else(|bad| wrong(bad.sentence(), Remedy::Remove)),
-        (Some(b'"'), _) => {
-            let inner = &raw.as_bytes()[1..raw.len() - 1];
-            push_string(inner, out).or_else(|bad| wrong(bad.sentence(), Remedy::Remove))
-        }
-        (Some(b'{' | b'['), _) => unfit(Remedy::ToJson),
-        (_, Kind::Text) => unfit(Remedy::ToString),
-        (Some(b't' | b'f'), Kind::Boolean) => {
-            out.push(raw.as_bytes()[0]);
-            Ok(())
-        }
-        (Some(b't' | b'f'), _) | (_, Kind::Boolean) => unfit(Remedy::Convert),
-        (_, Kind::Other) => {
-            out.extend_from_slice(raw.as_bytes());
-            Ok(())
-        }
-    }
-}
-
-/// What a string can hold in JSON and no column of Postgres can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unstorable {
-    Nul,
-    HalfPair,
-}
-
-impl Unstorable {
-    fn sentence(self) -> &'static str {
-        match self {
-            Unstorable::Nul => "holds \\u0000, a character that Postgres cannot store",
-            Unstorable::HalfPair => "holds half of a surrogate pair, which is no character",
-        }
-    }
-}
-
-/// Unescapes a string (between its quotes) and escapes it for COPY.
-fn push_string(mut rest: &[u8], out: &mut Vec<u8>) -> Result<(), Unstorable> {
-    // JSON has no raw control characters, so what has no backslash is the same in COPY.
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-        out.extend_from_slice(&rest[..at]);
-        let kind = rest.get(at + 1).copied().unwrap_or(b'\\');
-        rest = rest.get(at + 2..).unwrap_or_default();
-        match kind {
-            b'u' => {
-                let (c, length) = unicode_escape(rest)?;
-                rest = &rest[length..];
-                push_char(c, out);
-            }
-            b'b' => out.push(8),
-            b'f' => out.push(12),
-            // COPY's own names for these three, and a doubled backslash.
-            b'n' | b'r' | b't' | b'\\' => out.extend_from_slice(&[b'\\', kind]),
-            plain => out.push(plain),
-        }
-    }
-    out.extend_from_slice(rest);
-    Ok(())
-}
-
-fn push_char(c: char, out: &mut Vec<u8>) {
-    match c {
-        '\n' => out.extend_from_slice(b"\\n"),
-        '\r' => out.extend_from_slice(b"\\r"),
-        '\t' => out.extend_from_slice(b"\\t"),
-        '\\' => out.extend_from_slice(b"\\\\"),
-        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
-}
-
-/// JSON text as it is written, escaped for COPY.
-fn push_json(mut rest: &[u8], out: &mut Vec<u8>) -> Result<(), Unstorable> {
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'\t' | b'\r' | b'\n')) {
-        out.extend_from_slice(&rest[..at]);
-        if rest[at] != b'\\' {
-            // White space between tokens.
-            out.push(b' ');
-            rest = &rest[at + 1..];
-            continue;
-        }
-        let mut length = 2;
-        if rest.get(at + 1) == Some(&b'u') {
-            length += unicode_escape(&rest[at + 2..])?.1;
-        }
-        let escape = &rest[at..rest.len().min(at + length)];
-        for byte in escape {
-            out.extend_from_slice(if *byte == b'\\' { b"\\\\" } else { std::slice::from_ref(byte) });
-        }
-        rest = &rest[at + escape.len()..];
-    }
-    out.extend_from_slice(rest);
-    Ok(())
-}
-
-/// The character of `XXXX` or `XXXX\uXXXX` at the start of `text`, and how many bytes it took.
-fn unicode_escape(text: &[u8]) -> Result<(char, usize), Unstorable> {
-    let unit = |from: usize| {
-        let digits = text.get(from..from + 4).and_then(|digits| std::str::from_utf8(digits).ok());
-        digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
-    };
-    let first = unit(0).ok_or(Unstorable::HalfPair)?;
-    if first == 0 {
-        return Err(Unstorable::Nul);
-    }
-    if let Some(c) = char::from_u32(first.into()) {
-        return Ok((c, 4));
-    }
-    let second = if text.get(4..6) == Some(b"\\u") { unit(6) } else { None };
-    let pair = [first, second.unwrap_or(0)];
-    match char::decode_utf16(pair).next() {
-        Some(Ok(c)) => Ok((c, 10)),
-        _ => Err(Unstorable::HalfPair),
-    }
-}
-
-/// The value of each column of `columns`, as `id 7, name "x"`: how messages name a record.
+/// The value of each column of `columns`, each once, as `id 7, name "x"`: how messages name a record.
 pub fn shown_key(record: &[u8], columns: &[String]) -> String {
     let members = members(record).unwrap_or_default();
+    let mut seen: Vec<&String> = Vec::new();
     let shown = columns.iter().filter_map(|name| {
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
         let (_, value) = members.iter().find(|(key, _)| key == name)?;
         Some(format!("{name} {}", excerpt(value.get(), SHOWN_CHARS)))
     });
@@ -379,5 +341,4 @@ fn without_line(error: &serde_json::Error) -> String {
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;
