@@ -42,6 +42,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Written so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     pub fn commit(mut self) -> Result<Written> {
         self.file.write(if self.records > 0 { b"\n]\n" } else { b"]\n" })?;
         self.file.commit()

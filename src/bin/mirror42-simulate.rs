@@ -1,7 +1,8 @@
 //! The 42 API on loopback, over synthetic data, and the tables that a mirror of it must hold.
 //!
 //! `serve` prints `listening on URL` on stdout and answers until it is killed; `tables` writes
-//! `DIR/<table>.json`. Exit codes: 0 done, 1 failed (a taken port), 2 usage or faults file.
+//! `DIR/<table>.json`; `exports` writes synthetic exports into a folder. Exit codes: 0 done, 1 failed (a taken port), 2 usage
+//! or faults file.
 
 use std::process::ExitCode;
 

@@ -229,24 +229,49 @@ impl Moment {
 
     /// ISO 8601 with milliseconds, such as `2017-11-22T13:41:00.750Z`.
     pub fn text(self) -> String {
+        let mut out = Vec::with_capacity(29);
+        self.push(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Digit by digit, without `format!`: exports of ten million rows have fifteen million moments.
+    fn push(self, out: &mut Vec<u8>) {
         let local_ms = self.unix_ms + i64::from(self.offset_hours) * 3_600_000;
         let (days, ms) = (local_ms.div_euclid(86_400_000), local_ms.rem_euclid(86_400_000));
         let (year, month, day) = civil(days);
         let (seconds, ms) = (ms / 1000, ms % 1000);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let zone = match self.offset_hours {
-            0 => "Z".to_owned(),
-            hours if hours > 0 => format!("+{hours:02}:00"),
-            hours => format!("-{:02}:00", -hours),
-        };
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}{zone}")
+        push_digits(out, year, 4);
+        let rest =
+            [(b'-', month), (b'-', day), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)];
+        for (separator, number) in rest {
+            out.push(separator);
+            push_digits(out, number, 2);
+        }
+        out.push(b'.');
+        push_digits(out, ms, 3);
+        if self.offset_hours == 0 {
+            return out.push(b'Z');
+        }
+        out.push(if self.offset_hours > 0 { b'+' } else { b'-' });
+        push_digits(out, i64::from(self.offset_hours).abs(), 2);
+        out.extend_from_slice(b":00");
+    }
+}
+
+/// `number` in so many digits.
+fn push_digits(out: &mut Vec<u8>, mut number: i64, digits: usize) {
+    let start = out.len();
+    out.resize(start + digits, b'0');
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
 impl Json for Moment {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'"');
-        out.extend_from_slice(self.text().as_bytes());
+        self.push(out);
         out.push(b'"');
     }
 }

@@ -36,7 +36,7 @@ const OTHER_ACHIEVEMENTS: usize = 41;
 /// 2017-01-01 and 2025-12-01: when records of day 0 were made.
 const FIRST_MS: i64 = 1_483_228_800_000;
 const LAST_MS: i64 = 1_764_547_200_000;
-const DAY_MS: i64 = 86_400_000;
+pub const DAY_MS: i64 = 86_400_000;
 
 /// A generator for one part of the data, so that a change in one part leaves the others alone.
 pub fn rng_for(seed: u64, part: &str, day: u32) -> Rng {
@@ -447,12 +447,12 @@ fn seldom_null(rng: &mut Rng, text: String) -> Option<String> {
     }
 }
 
-fn moment(rng: &mut Rng) -> Moment {
+pub fn moment(rng: &mut Rng) -> Moment {
     Moment::utc(rng.i64(FIRST_MS..LAST_MS))
 }
 
 /// A moment that a few times carries an offset, and then often a whole hour.
-fn zoned(rng: &mut Rng) -> Moment {
+pub fn zoned(rng: &mut Rng) -> Moment {
     let at = moment(rng);
     match rng.u8(..12) {
         0 => Moment { unix_ms: at.unix_ms / DAY_MS * DAY_MS + DAY_MS * 900, offset_hours: 8 },

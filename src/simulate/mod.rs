@@ -4,7 +4,7 @@
 //! this room imitates it, as unfriendly as it is: [`generate`] makes a world from a seed, [`days`]
 //! changes it, [`render`] writes it as the API does, and [`server`] serves it, with the limits,
 //! tokens, filters and failures of the real one. [`oracle`] says what the mirror must then hold.
-//! docs/simulator.md is its manual.
+//! [`exports`] makes tables of any size for load tests, without the API. docs/simulator.md is the manual.
 
 pub mod answer;
 pub mod api;
@@ -13,6 +13,7 @@ pub mod data;
 pub mod days;
 pub mod distort;
 pub mod drift;
+pub mod exports;
 pub mod faults;
 pub mod generate;
 pub mod json;
@@ -55,5 +56,6 @@ fn run(verb: &Verb) -> Result<()> {
             let which = options.which;
             oracle::write_tables(&days::world(which.seed, usize::from(which.scale), which.day), &options.out)
         }
+        Verb::Exports(options) => exports::write(options),
     }
 }

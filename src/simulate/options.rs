@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::simulate::exports::Exports;
+
 /// The 42 API on loopback: synthetic data, real manners
 #[derive(Debug, Parser)]
 #[command(name = "mirror42-simulate", version)]
@@ -19,6 +21,8 @@ pub enum Verb {
     Serve(Serve),
     /// Write what the mirrored tables must hold, one JSON object a line
     Tables(Tables),
+    /// Write synthetic exports of any size, with their pipeline and schema, for `mirror42-load`
+    Exports(Exports),
 }
 
 /// Which world: the same values always give the same data.

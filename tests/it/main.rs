@@ -6,6 +6,7 @@ mod docs;
 mod driver;
 mod embedded;
 mod examples;
+mod exports;
 mod extract;
 mod fetch;
 mod fetch_connections;
