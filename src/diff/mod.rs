@@ -7,11 +7,12 @@
 //!
 //! Nothing is written here. The loader writes what the diff tells, and validate tells what it should not find.
 //! Where the binary form will not do (a type that only the server knows, an order that is not the database's), the
-//! outcome is [`Outcome::Doubt`], and the loader goes the plain way.
+//! outcome is [`Outcome::Doubt`], and the way to go is the plain one ([`plain`]).
 
 pub mod buffer;
 pub mod job;
 pub mod keys;
+pub mod plain;
 pub mod source;
 mod table;
 pub mod tuple;

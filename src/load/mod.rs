@@ -3,7 +3,7 @@
 //! 1. A second loader is refused; missing tables come from `schema.sql`; writers are kept out, readers go on.
 //! 2. Every export is compared with its table, parents before children ([`crate::diff`]): records that refer to nothing are
 //!    dropped, and what differs is kept at hand. A table that is empty is filled at once. Where the diff will not do, all of the
-//!    export goes into a delta table and the server compares ([`plain`]).
+//!    export goes into a delta table and the server compares ([`crate::diff::plain`]).
 //! 3. All tables are compared before any row is deleted or changed, and the guard looks at what would be deleted.
 //! 4. Rows that are gone are deleted, children first, each into the ledger; then what differs is updated and what
 //!    is new inserted, parents first ([`write`]). A row that is the same is not touched.
@@ -11,7 +11,6 @@
 //!
 //! A failure at any point rolls all of it back, and so does the server when this process dies.
 
-mod plain;
 mod report;
 mod schema;
 mod steps;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use postgres::Transaction;
 
 use super::work::{Counts, Way, Work};
-use super::{Plan, plain, report, schema, write};
+use super::{Plan, report, schema, write};
 use crate::diff::buffer::{Buffer, Pool};
 use crate::diff::job::{self, Job};
 use crate::diff::source::Form;
-use crate::diff::{self, Differ, Difference, Outcome, tuple};
+use crate::diff::{self, Differ, Difference, Outcome, plain, tuple};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::pg::checks::{self, Check};
@@ -143,14 +143,27 @@ fn compare_all<'a>(
         };
         if let Some(why) = doubt {
             log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-            work.way = Way::Plain;
-            plain::compare(tx, differ, &mut work)?;
+            stage(tx, differ, &mut work)?;
+            if work.counts.deleted > 0 {
+                write::create_gone_by_delta(tx, &work)?;
+            }
         }
         work.duration_ms = began.elapsed().as_millis();
         log::debug!(target: work.stage_name(), "compared in {} ms", work.duration_ms);
         all.push(work);
     }
     Ok(all)
+}
+
+/// The plain way: all of the export goes into the delta table, and the server compares.
+fn stage(tx: &mut Transaction, differ: &mut Differ, work: &mut Work) -> Result<()> {
+    let staged = plain::compare(tx, differ, &work.job, &work.delta)?;
+    work.way = Way::Plain;
+    work.read = staged.read;
+    work.columns = staged.columns;
+    work.changed_columns = staged.changed_columns;
+    work.counts = Counts { before: staged.before, inserted: staged.new, updated: staged.changed, deleted: staged.gone };
+    Ok(())
 }
 
 fn empty_tables(tx: &mut Transaction, jobs: &[Job]) -> Result<Vec<bool>> {
@@ -300,10 +313,10 @@ fn write_one(
     let Some(why) = refused else { return Ok(()) };
     if !why.is_empty() {
         log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-        let before = work.counts;
-        plain::compare(tx, differ, work)?;
+        let Counts { before, deleted, .. } = work.counts;
+        stage(tx, differ, work)?;
         // What is gone is gone by now.
-        work.counts = Counts { before: before.before, deleted: before.deleted, ..work.counts };
+        work.counts = Counts { before, deleted, ..work.counts };
     }
     let mut clock = Clock::new();
     if work.counts.updated > 0 {
@@ -311,7 +324,7 @@ fn write_one(
     }
     phases.update_ms += clock.lap_ms();
     if work.counts.inserted > 0 {
-        work.counts.inserted = plain::insert(tx, work)?;
+        work.counts.inserted = write::insert_by_delta(tx, work)?;
     }
     phases.insert_ms += clock.lap_ms();
     Ok(())

@@ -1,8 +1,6 @@
 //! From the differences to the tables: guard, prune, update, insert.
 //!
-//! The statements compare once more, by `*<>`, which looks at the bytes of rows: it works for types that have no `=` (`json`), and
-//! tells apart what `=` does not (1.0 from 1.00 in a `numeric`, case in a `citext`). So a difference that was none
-//! costs time, not a write.
+//! The update compares once more ([`Sql`]), so that a difference that was none costs time, not a write.
 
 use std::io::Write;
 
@@ -11,6 +9,7 @@ use postgres::Transaction;
 use super::work::Work;
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
+use crate::diff::plain::Sql;
 use crate::diff::tuple;
 use crate::error::{Error, Result};
 use crate::pg::catalog::ForeignKey;
@@ -20,32 +19,6 @@ use crate::pg::{failure, join_condition, quoted, quoted_list, sample, shown_samp
 const SHOWN_KEYS: usize = 5;
 /// Up to so many deleted rows have a line of the log each; more share lines of so many.
 const KEYS_A_LINE: usize = 20;
-
-/// The SQL of one table's merge, where the table is `t` and the delta `d`.
-pub struct Sql {
-    table: String,
-    pub same_key: String,
-    /// The columns that the export fills, but for the key.
-    pub values: Vec<String>,
-    /// True where the rows of one key differ; none if the key is all there is.
-    pub differs: Option<String>,
-}
-
-impl Sql {
-    pub fn new(work: &Work) -> Sql {
-        let key = &work.job.table.primary_key;
-        let values: Vec<String> = work.columns.iter().filter(|column| !key.contains(column)).cloned().collect();
-        let differs = (!values.is_empty()).then(|| {
-            format!("row({})::record *<> row({})::record", quoted_list("t.", &values), quoted_list("d.", &values))
-        });
-        Sql { table: work.name().to_string(), same_key: join_condition("t", key, "d", key), values, differs }
-    }
-
-    pub fn failed(&self, what: &str) -> impl Fn(postgres::Error) -> Error {
-        let doing = format!("could not {what} `{}`", self.table);
-        move |error| failure(&doing, &error)
-    }
-}
 
 /// Stops a load that would delete more than it may: a short answer must not empty the mirror. `allowed` is what the
 /// caller allows once, whatever the pipeline says. All tables of the load are in `all`.
@@ -165,6 +138,34 @@ pub fn create_gone(tx: &mut Transaction, work: &Work, keys: Buffer) -> Result<()
     copy(tx, &work.gone, columns, keys)?.map_err(|error| failure(&doing, &error))
 }
 
+/// Creates the table of keys that go, from those that the whole delta table lacks.
+pub fn create_gone_by_delta(tx: &mut Transaction, work: &Work) -> Result<()> {
+    let query = format!(
+        "create temp table {} on commit drop as
+         select {} from {} t where not exists (select from {} d where {})",
+        work.gone,
+        quoted_list("t.", &work.job.table.primary_key),
+        work.job.table.quoted,
+        work.delta,
+        Sql::new(&work.job, &work.columns).same_key
+    );
+    let created = tx.batch_execute(&query);
+    created.map_err(|error| failure(&format!("could not list what is gone from `{}`", work.name()), &error))
+}
+
+/// Inserts the rows of the whole delta table that the table does not have.
+pub fn insert_by_delta(tx: &mut Transaction, work: &Work) -> Result<u64> {
+    let sql = Sql::new(&work.job, &work.columns);
+    let columns = quoted_list("", &work.columns);
+    let table = &work.job.table.quoted;
+    let mut statement = format!("insert into {table} ({columns}) select {columns} from {} d", work.delta);
+    if work.counts.before > 0 {
+        statement.push_str(&format!(" where not exists (select from {table} t where {})", sql.same_key));
+    }
+    let inserted = tx.execute(&statement, &[]);
+    inserted.map_err(|error| failure(&format!("could not insert into `{}`", work.name()), &error))
+}
+
 /// Creates the delta table of the rows that differ, and fills it; the inner error is the server's, of a value.
 pub fn create_delta(tx: &mut Transaction, work: &Work, changed: Buffer) -> Result<Result<(), postgres::Error>> {
     create(tx, &work.delta, work, &work.columns, &format!("could not create the delta table of `{}`", work.name()))?;
@@ -208,8 +209,9 @@ pub fn copy(
 /// Rewrites the rows that differ, and no other: the columns that differ anywhere, and when. What was there goes into
 /// the ledger first.
 pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
-    let sql = Sql::new(work);
+    let sql = Sql::new(&work.job, &work.columns);
     let Some(differs) = &sql.differs else { return Ok(0) };
+    let failed = |error: postgres::Error| failure(&format!("could not update `{}`", work.name()), &error);
     let changed: Vec<String> = work.changed_columns.iter().map(|(name, _)| name.clone()).collect();
     let Work { delta, job, .. } = work;
     let table = &job.table.quoted;
@@ -232,14 +234,14 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
         side("d"),
         sql.same_key
     );
-    tx.execute(&note, &[&run_id, &job.table.name]).map_err(sql.failed("note what changes in"))?;
+    tx.execute(&note, &[&run_id, &job.table.name]).map_err(failed)?;
     let mut assignments: Vec<String> = changed.iter().map(|name| format!("{0} = d.{0}", quoted(name))).collect();
     if job.table.column(INGESTED_AT).is_some() {
         assignments.push(format!("{INGESTED_AT} = now()"));
     }
     let statement =
         format!("update {table} t set {} from {delta} d where {} and {differs}", assignments.join(", "), sql.same_key);
-    tx.execute(&statement, &[]).map_err(sql.failed("update"))
+    tx.execute(&statement, &[]).map_err(failed)
 }
 
 /// Takes the foreign keys off the tables that this transaction created, and returns the statement that puts them

@@ -8,43 +8,62 @@ use std::io::Write;
 use postgres::Transaction;
 use postgres::error::{DbError, SqlState};
 
-use super::work::Work;
-use super::write::Sql;
+use super::job::Job;
+use super::source::{Form, Read};
+use super::{Differ, Done, Outcome};
 use crate::codec::{Remedy, Wrong, shown_value};
-use crate::diff::job::Job;
-use crate::diff::source::Form;
-use crate::diff::{Differ, Done, Outcome};
 use crate::error::{Error, Result};
 use crate::pg::{failure, join_condition, quoted, quoted_list};
 
 /// The column of a delta table that holds the line of the record in its file.
 const LINE: &str = "mirror42 line";
 
-/// Stages the export in the delta table of `work`, and finds there what differs.
-pub fn compare(tx: &mut Transaction, differ: &mut Differ, work: &mut Work) -> Result<()> {
-    let read = stage(tx, differ, &work.job, &work.delta)?;
-    work.columns = read.plan.columns;
-    work.read = read.read;
-    let key = quoted_list("", &work.job.table.primary_key);
-    // The planner knows nothing of a new table; its keys are what the joins are planned by.
-    tx.batch_execute(&format!("analyze {} ({key})", work.delta))
-        .map_err(|error| failure(&format!("could not analyze the delta table of `{}`", work.name()), &error))?;
-    work.read.duplicates = collapse_duplicates(tx, work)?;
-    count_differences(tx, work)?;
-    if work.counts.deleted > 0 {
-        let sql = Sql::new(work);
-        let query = format!(
-            "create temp table {} on commit drop as
-             select {} from {} t where not exists (select from {} d where {})",
-            work.gone,
-            quoted_list("t.", &work.job.table.primary_key),
-            work.job.table.quoted,
-            work.delta,
-            sql.same_key
-        );
-        tx.batch_execute(&query).map_err(sql.failed("list what is gone from"))?;
+/// An export in its delta table, compared with the table. In SQL the table is `t`, and the delta table `d`.
+#[derive(Debug)]
+pub struct Staged {
+    pub read: Read,
+    /// That the export fills.
+    pub columns: Vec<String>,
+    /// Rows of the table.
+    pub before: u64,
+    pub new: u64,
+    pub changed: u64,
+    pub gone: u64,
+    /// In how many rows they differ, for those columns that do.
+    pub changed_columns: Vec<(String, u64)>,
+}
+
+/// The SQL that the server compares by. It looks at the bytes of rows, by `*<>`: that works for types that have no `=` (`json`),
+/// and tells apart what `=` does not (1.0 from 1.00 in a `numeric`, case in a `citext`).
+#[derive(Debug)]
+pub struct Sql {
+    pub same_key: String,
+    /// The columns that the export fills, but for the key.
+    pub values: Vec<String>,
+    /// True where the rows of one key differ; none if the key is all there is.
+    pub differs: Option<String>,
+}
+
+impl Sql {
+    pub fn new(job: &Job, columns: &[String]) -> Sql {
+        let key = &job.table.primary_key;
+        let values: Vec<String> = columns.iter().filter(|column| !key.contains(column)).cloned().collect();
+        let differs = (!values.is_empty()).then(|| {
+            format!("row({})::record *<> row({})::record", quoted_list("t.", &values), quoted_list("d.", &values))
+        });
+        Sql { same_key: join_condition("t", key, "d", key), values, differs }
     }
-    Ok(())
+}
+
+/// Stages the export of `job` in a new temporary table `delta`, and finds there what differs.
+pub fn compare(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str) -> Result<Staged> {
+    let Done { mut read, plan, taken: () } = stage(tx, differ, job, delta)?;
+    let key = quoted_list("", &job.table.primary_key);
+    // The planner knows nothing of a new table; its keys are what the joins are planned by.
+    tx.batch_execute(&format!("analyze {delta} ({key})"))
+        .map_err(|error| failure(&format!("could not analyze the delta table of `{}`", job.table.name), &error))?;
+    read.duplicates = collapse_duplicates(tx, job, delta, &plan.columns)?;
+    count_differences(tx, job, delta, plan.columns, read)
 }
 
 /// Creates the delta table and fills it. Its columns have the types of the table's, domains and lengths too, and none of
@@ -80,28 +99,26 @@ fn stage(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str) -> R
 }
 
 /// Of records that are equal one stays; two of one key that are not are an error.
-fn collapse_duplicates(tx: &mut Transaction, work: &Work) -> Result<u64> {
-    let (delta, line) = (&work.delta, quoted(LINE));
-    let key = &work.job.table.primary_key;
-    let failed = |error: postgres::Error| failure(&format!("could not compare the keys of `{}`", work.name()), &error);
+fn collapse_duplicates(tx: &mut Transaction, job: &Job, delta: &str, columns: &[String]) -> Result<u64> {
+    let line = quoted(LINE);
+    let key = &job.table.primary_key;
+    let name = &job.table.name;
+    let failed = |error: postgres::Error| failure(&format!("could not compare the keys of `{name}`"), &error);
     let keys = quoted_list("", key);
     let found = tx.query_opt(&format!("select 1 from {delta} group by {keys} having count(*) > 1 limit 1"), &[]);
     if found.map_err(failed)?.is_none() {
         return Ok(0);
     }
-    let columns = |row| quoted_list(row, &work.columns);
-    let pairs = format!("{delta} d join {delta} e on {} and d.{line} < e.{line}", join_condition("d", key, "e", key));
-    let (d, e) = (columns("d."), columns("e."));
+    let same_key = join_condition("d", key, "e", key);
+    let (d, e) = (quoted_list("d.", columns), quoted_list("e.", columns));
     let differs = format!(
-        "select d.{line}, e.{line} from {pairs} where row({d})::record *<> row({e})::record order by 1, 2 limit 1"
+        "select d.{line}, e.{line} from {delta} d join {delta} e on {same_key} and d.{line} < e.{line}
+          where row({d})::record *<> row({e})::record order by 1, 2 limit 1"
     );
     if let Some(row) = tx.query_opt(&differs, &[]).map_err(failed)? {
-        return Err(two_records(&work.job, [row.get(0), row.get(1)])?);
+        return Err(two_records(job, [row.get(0), row.get(1)])?);
     }
-    let collapse = format!(
-        "delete from {delta} e using {delta} d where {} and d.{line} < e.{line}",
-        join_condition("d", key, "e", key)
-    );
+    let collapse = format!("delete from {delta} e using {delta} d where {same_key} and d.{line} < e.{line}");
     tx.execute(&collapse, &[]).map_err(failed)
 }
 
@@ -124,53 +141,31 @@ fn record_of_line(job: &Job, wanted: u64) -> Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-fn count_differences(tx: &mut Transaction, work: &mut Work) -> Result<()> {
-    let sql = Sql::new(work);
-    let first = quoted(&work.job.table.primary_key[0]);
-    let differs = sql.differs.as_deref().unwrap_or("false");
-    let values: Vec<&String> = sql.values.iter().collect();
-    let by_column = values.iter().map(|name| {
+fn count_differences(tx: &mut Transaction, job: &Job, delta: &str, columns: Vec<String>, read: Read) -> Result<Staged> {
+    let sql = Sql::new(job, &columns);
+    let first = quoted(&job.table.primary_key[0]);
+    let both = format!("t.{first} is not null and d.{first} is not null");
+    let by_column = sql.values.iter().map(|name| {
         let name = quoted(name);
-        format!(
-            ", count(*) filter (where t.{first} is not null and d.{first} is not null
-                                      and row(t.{name})::record *<> row(d.{name})::record)"
-        )
+        format!(", count(*) filter (where {both} and row(t.{name})::record *<> row(d.{name})::record)")
     });
     let query = format!(
         "select count(t.{first}), \
                 count(*) filter (where t.{first} is null), \
-                count(*) filter (where t.{first} is not null and d.{first} is not null and {differs}), \
+                count(*) filter (where {both} and {}), \
                 count(*) filter (where d.{first} is null){} \
-           from {} t full join {} d on {}",
+           from {} t full join {delta} d on {}",
+        sql.differs.as_deref().unwrap_or("false"),
         by_column.collect::<String>(),
-        work.job.table.quoted,
-        work.delta,
+        job.table.quoted,
         sql.same_key
     );
-    let row = tx.query_one(&query, &[]).map_err(sql.failed("compare"))?;
+    let row = tx.query_one(&query, &[]);
+    let row = row.map_err(|error| failure(&format!("could not compare `{}`", job.table.name), &error))?;
     let count = |i: usize| row.get::<_, i64>(i).unsigned_abs();
-    let changed = values.iter().enumerate().map(|(i, name)| ((*name).clone(), count(i + 4)));
-    let changed = changed.filter(|(_, count)| *count > 0).collect();
-    let (before, inserted, updated, deleted) = (count(0), count(1), count(2), count(3));
-    work.changed_columns = changed;
-    work.counts.before = before;
-    work.counts.inserted = inserted;
-    work.counts.updated = updated;
-    work.counts.deleted = deleted;
-    Ok(())
-}
-
-/// Inserts the rows of the delta table that the table does not have.
-pub fn insert(tx: &mut Transaction, work: &Work) -> Result<u64> {
-    let sql = Sql::new(work);
-    let columns = quoted_list("", &work.columns);
-    let mut statement =
-        format!("insert into {} ({columns}) select {columns} from {} d", work.job.table.quoted, work.delta);
-    if work.counts.before > 0 {
-        statement
-            .push_str(&format!(" where not exists (select from {} t where {})", work.job.table.quoted, sql.same_key));
-    }
-    tx.execute(&statement, &[]).map_err(sql.failed("insert into"))
+    let by_column = sql.values.iter().enumerate().map(|(i, name)| (name.clone(), count(i + 4)));
+    let changed_columns = by_column.filter(|(_, rows)| *rows > 0).collect();
+    Ok(Staged { read, columns, before: count(0), new: count(1), changed: count(2), gone: count(3), changed_columns })
 }
 
 /// The error of a COPY that the server refused for the sake of one value.
