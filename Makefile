@@ -5,14 +5,15 @@ export PATH := $(CARGO_BIN):$(PATH)
 PREFIX ?= /usr/local
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help demo test build install bench chaos chaos-fetch setup clean
+.PHONY: help demo test build install bench bench-load chaos chaos-fetch setup clean
 
 help:
 	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
 	@echo 'make test      format, lints and all tests'
 	@echo 'make build     release binaries in $(RELEASE)/'
 	@echo 'make install   the binaries into $(PREFIX)/bin (PREFIX=...)'
-	@echo 'make bench     how long the quick demo and the extraction take'
+	@echo 'make bench     how long the quick demo and the extraction take, after make bench-load'
+	@echo 'make bench-load  how long a load takes, beside psql with ready files (8 minutes)'
 	@echo 'make chaos     a fetch killed 200 times, after make chaos-fetch'
 	@echo 'make chaos-fetch  whole runs against a server that misbehaves at random (half an hour)'
 	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
@@ -37,9 +38,12 @@ install:
 	    install -m 755 "$(RELEASE)/$$(basename "$$binary" .rs)" '$(DESTDIR)$(PREFIX)/bin/' || exit 1; \
 	done
 
-bench: build
+bench: bench-load
 	@scripts/bench.sh $(RELEASE)
 	cargo test --locked --release --test it -- --ignored --exact --nocapture fetch::measurement_of_10000_pages
+
+bench-load: build
+	@scripts/bench-load.sh $(RELEASE)
 
 chaos: chaos-fetch
 	cargo test --locked --test it -- --ignored --exact --nocapture resume::campaign_of_200_kills

@@ -40,7 +40,7 @@ pub struct Exports {
     /// Nights after the first
     #[arg(long, default_value_t = 0, value_name = "K", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub night: u32,
-    /// Give the big table foreign keys, which Postgres checks row by row
+    /// Give the big table a foreign key to projects, which Postgres checks row by row
     #[arg(long)]
     pub foreign_keys: bool,
     /// Schema of the tables
