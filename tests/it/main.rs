@@ -2,6 +2,7 @@
 
 mod auth;
 mod chaos;
+mod database_tls;
 mod docs;
 mod driver;
 mod embedded;

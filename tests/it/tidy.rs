@@ -13,7 +13,7 @@ const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simul
 const SHARED: [(&str, &[&str]); 2] = [("api", &["fetch", "token"]), ("pg", &["driver", "load", "validate"])];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 24] = [
+const CRATES: [(&str, &[&str]); 27] = [
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -32,9 +32,12 @@ const CRATES: [(&str, &[&str]); 24] = [
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["load", "pg", "validate"]),
     ("rayon", &["extract"]),
+    ("rustls", &["pg"]),
+    ("rustls_native_certs", &["pg"]),
     ("sha2", &["export", "files", "pipeline"]),
     ("strsim", &["pipeline", "simulate"]),
     ("tokio", &["simulate"]),
+    ("tokio_postgres_rustls", &["pg"]),
     ("toml", &["pipeline", "simulate"]),
     ("ureq", &["api"]),
     ("walkdir", &["rotate"]),
