@@ -62,7 +62,7 @@ const ADVISORY_LOCK: i64 = 0x6d69_7234_326c_6f61;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Enough for the delta tables of a night to stay in memory, and for its joins to be done there.
-const SETTINGS: &str = "set local temp_buffers = '64MB'; set local work_mem = '64MB'";
+const SETTINGS: &str = include_str!("../sql/load_settings.sql");
 
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("load")?;

@@ -18,6 +18,7 @@ mod load_refusals;
 mod load_values;
 mod login;
 mod paging;
+mod pgbouncer;
 mod resume;
 mod rotate;
 mod simulator;
