@@ -84,7 +84,8 @@ impl Clock {
 fn begin(tx: &mut Transaction, plan: &Plan) -> Result<()> {
     // Zero is Postgres's own word for "as long as it takes".
     let settings = format!(
-        "set local work_mem = '64MB'; set local lock_timeout = {}; set local statement_timeout = {}",
+        "{} set local lock_timeout = {}; set local statement_timeout = {}",
+        include_str!("../sql/load_settings.sql").trim_end(),
         plan.pipeline.lock_timeout.as_millis(),
         plan.pipeline.statement_timeout.as_millis()
     );

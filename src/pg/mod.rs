@@ -4,22 +4,24 @@
 //! `postgres::Error` never reaches a reader as it is: its text hides the cause ("db error"). It crosses
 //! the one bridge, [`failure`].
 
+mod address;
 pub mod catalog;
 pub mod checks;
 pub mod embedded;
 pub mod ledger;
+mod tls;
 
-use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::{User, geteuid};
 use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
-use postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::error::{Error, Result, excerpt, lower_first};
 use crate::paths::Paths;
 use crate::pipeline::Secret;
+
+use address::{Address, Mode};
 
 // Long enough for a server that is busy, short enough to be told the same minute.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn connect(paths: &Paths, url: Option<&Secret>, step: &str) -> Result<Client> {
     let mut client = match url {
         Some(url) => {
-            let mut config = config_of(url)?;
-            open(config.application_name(&format!("mirror42-{step}")))?
+            let mut address = Address::of(url)?;
+            address.config.application_name(&format!("mirror42-{step}"));
+            open(&address)?
         }
         None => embedded::connect(paths, step)?,
     };
@@ -40,80 +43,50 @@ pub fn connect(paths: &Paths, url: Option<&Secret>, step: &str) -> Result<Client
     Ok(client)
 }
 
-/// The settings that `url` means, a URL or `key=value` pairs, with libpq's defaults where it is silent.
-fn config_of(url: &Secret) -> Result<Config> {
-    let mut config: Config = url.reveal().parse().map_err(|error: postgres::Error| {
-        // The parser names the option it stumbled on, never its value.
-        Error::usage(format!("cannot understand the address of the database: {}", cause_text(&error)))
-            .hint("Write `postgresql://user@host/database`, or `host=… dbname=… user=…`.")
-    })?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(Error::usage("cannot connect with `sslmode=require`: this version speaks no TLS")
-            .hint("Use a Unix socket or a tunnel with `sslmode=disable`."));
-    }
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        let folder = ["/var/run/postgresql", "/tmp"].iter().map(Path::new).find(|folder| folder.is_dir());
-        match folder {
-            Some(folder) => config.host_path(folder),
-            None => config.host("localhost"),
-        };
-    }
-    if config.get_user().is_none()
-        && let Ok(Some(user)) = User::from_uid(geteuid())
-    {
-        config.user(&user.name);
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    Ok(config)
-}
-
 /// The variables by which libpq's programs find the database that `url` means. A command line can be
 /// read by every user of the machine, the environment cannot.
 pub fn libpq_environment(url: &Secret) -> Result<Vec<(&'static str, String)>> {
-    let config = config_of(url)?;
-    let text = |text: Option<&str>| text.map(str::to_string);
-    let host = config.get_hosts().first().map(|host| match host {
-        Host::Tcp(host) => host.clone(),
-        Host::Unix(folder) => folder.display().to_string(),
-    });
-    let variables = [
-        ("PGHOST", host),
-        ("PGHOSTADDR", config.get_hostaddrs().first().map(ToString::to_string)),
-        ("PGPORT", config.get_ports().first().map(ToString::to_string)),
-        ("PGUSER", text(config.get_user())),
-        ("PGPASSWORD", config.get_password().map(|password| String::from_utf8_lossy(password).into_owned())),
-        ("PGDATABASE", text(config.get_dbname())),
-        ("PGOPTIONS", text(config.get_options())),
-    ];
-    Ok(variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    Ok(Address::of(url)?.libpq_environment())
 }
 
 /// Connects, or says to whom it could not.
-fn open(config: &Config) -> Result<Client> {
-    config.connect(NoTls).map_err(|error| {
-        let failed = failure(&format!("could not connect to {}", described(config)), &error);
-        match error.code() {
-            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-                failed.hint("Check user and password in `DATABASE_URL`.")
-            }
-            Some(_) => failed,
-            None => failed.hint("Check that the server runs and that `DATABASE_URL` names it."),
-        }
-    })
+fn open(address: &Address) -> Result<Client> {
+    let connected = match tls::connector(&address.tls)? {
+        Some(connector) => address.config.connect(connector),
+        None => address.config.connect(NoTls),
+    };
+    connected.or_else(|error| without_tls(address, &error).ok_or_else(|| not_open(address, &error)))
 }
 
-/// The database as messages name it: everything but the password.
-fn described(config: &Config) -> String {
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(folder)) => folder.display().to_string(),
-        None => config.get_hostaddrs().first().map(ToString::to_string).unwrap_or_default(),
-    };
-    let port = config.get_ports().first().map(|port| format!(":{port}")).unwrap_or_default();
-    let user = config.get_user().unwrap_or("?");
-    format!("database `{}` on `{host}{port}` as `{user}`", config.get_dbname().unwrap_or(user))
+/// With `prefer`, libpq tries once more, without TLS, where a server cannot do it well or wants none of this client.
+fn without_tls(address: &Address, error: &postgres::Error) -> Option<Client> {
+    let refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    if address.tls.mode != Mode::Prefer || !(refused || tls::handshake_error(error).is_some()) {
+        return None;
+    }
+    // What is told is why it failed with TLS.
+    address.config.clone().ssl_mode(SslMode::Disable).connect(NoTls).ok()
+}
+
+fn not_open(address: &Address, error: &postgres::Error) -> Error {
+    let doing = format!("could not connect to {}", address.described());
+    if let Some(failed) = tls::failure(&doing, error, address) {
+        return failed;
+    }
+    let failed = failure(&doing, error);
+    let is_socket = matches!(address.config.get_hosts(), [Host::Unix(_)]);
+    match error.code() {
+        // A line `hostssl` in pg_hba.conf looks like a missing user.
+        Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) if address.tls.mode == Mode::Disable && !is_socket => {
+            failed.hint("If the server wants TLS, take `sslmode=disable` out of `DATABASE_URL`; else check the user.")
+        }
+        Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+            failed.hint("Check the user in `DATABASE_URL`, and what the server's pg_hba.conf asks of it.")
+        }
+        Some(&SqlState::INVALID_PASSWORD) => failed.hint("Check user and password in `DATABASE_URL`."),
+        Some(_) => failed,
+        None => failed.hint("Check that the server runs and that `DATABASE_URL` names it."),
+    }
 }
 
 /// The bridge for `postgres::Error`: `doing` is the first half of the primary line ("could not …").
@@ -209,29 +182,5 @@ mod tests {
     #[test]
     fn names_are_quoted_whatever_is_in_them() {
         assert_eq!(quoted_list("t.", &["id".into(), "a\"b".into()]), "t.\"id\", t.\"a\"\"b\"");
-    }
-
-    #[test]
-    fn the_address_is_told_without_its_password() {
-        let config = config_of(&Secret::new("postgresql://me:hush@db.example:5433/mirror")).unwrap();
-        assert_eq!(described(&config), "database `mirror` on `db.example:5433` as `me`");
-        let config = config_of(&Secret::new("host=/run/pg dbname=m user=u password=hush")).unwrap();
-        assert_eq!(described(&config), "database `m` on `/run/pg` as `u`");
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_understood_is_told_without_its_password() {
-        let error = config_of(&Secret::new("postgresql://me:hush@h/d?sslrootcert=x")).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "cannot understand the address of the database: unknown option `sslrootcert`\n  \
-             hint: Write `postgresql://user@host/database`, or `host=… dbname=… user=…`."
-        );
-    }
-
-    #[test]
-    fn tls_is_refused_clearly() {
-        let error = config_of(&Secret::new("host=h sslmode=require")).unwrap_err();
-        assert_eq!(error.message(), "cannot connect with `sslmode=require`: this version speaks no TLS");
     }
 }

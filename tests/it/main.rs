@@ -2,6 +2,7 @@
 
 mod auth;
 mod chaos;
+mod database_tls;
 mod docs;
 mod driver;
 mod embedded;
@@ -18,6 +19,7 @@ mod load_refusals;
 mod load_values;
 mod login;
 mod paging;
+mod pgbouncer;
 mod resume;
 mod rotate;
 mod simulator;

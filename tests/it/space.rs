@@ -1,6 +1,7 @@
 //! A [`Space`] is a project's folder for one test, with a database of its own if it wants one.
 //!
-//! All databases are in one embedded cluster, started by the library's own hands when the first test asks for one.
+//! All databases are in one embedded cluster, started by the library's own hands when the first test asks for one, or
+//! on the server that `MIRROR42_TEST_DATABASE_URL` names.
 //! Tests end in many ways (a panic, ^C, SIGKILL) and none of them may leave a server behind, so a shell that waits
 //! for the end of its standard input, which is held by this process, stops the server and removes its folder.
 
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 
 pub struct Space {
     folder: TempDir,
-    database: Option<String>,
+    database: Option<Database>,
     environment: Vec<(String, String)>,
 }
 
@@ -46,12 +47,7 @@ impl Space {
     }
 
     pub fn and_database(self) -> Space {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let server = cluster();
-        let mut admin = Client::connect(&format!("{server} dbname=postgres"), NoTls).unwrap();
-        admin.batch_execute(&format!("create database {name}")).unwrap();
-        Space { database: Some(format!("{server} dbname={name}")), ..self }
+        Space { database: Some(Database::create()), ..self }
     }
 
     /// With a variable in the environment of its binaries.
@@ -122,7 +118,7 @@ impl Space {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(database) = &self.database {
-            command.env("DATABASE_URL", database);
+            command.env("DATABASE_URL", &database.url);
         }
         command
     }
@@ -141,9 +137,14 @@ impl Space {
         self.command(binary, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// The address of the database of this space.
+    pub fn url(&self) -> &str {
+        &self.database.as_ref().expect("a space with a database").url
+    }
+
     /// A session on the database of this space.
     pub fn client(&self) -> Client {
-        Client::connect(self.database.as_deref().expect("a space with a database"), NoTls).unwrap()
+        Client::connect(self.url(), NoTls).unwrap()
     }
 
     /// The rows of a query as text, one line each, columns separated by `|`.
@@ -174,28 +175,97 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A temporary folder that other users can enter: as root the server runs as one of them.
-fn open_folder() -> TempDir {
+pub fn open_folder() -> TempDir {
     let folder = tempfile::Builder::new().prefix("mirror42-test-").tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
-/// How to reach the cluster of this test run.
-fn cluster() -> &'static str {
-    static CLUSTER: OnceLock<String> = OnceLock::new();
-    CLUSTER.get_or_init(|| {
+/// A database for one test.
+struct Database {
+    name: String,
+    url: String,
+}
+
+impl Database {
+    fn create() -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = server();
+        let name = format!("{}_{}", server.run, NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = Client::connect(&server.url, NoTls).unwrap();
+        admin.batch_execute(&format!("create database {name}")).unwrap();
+        Database { url: address_of(&server.url, &name), name }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // A cluster of ours goes with all that is in it.
+        if server().session.is_some()
+            && let Ok(mut admin) = Client::connect(&server().url, NoTls)
+        {
+            // What this leaves, the next run drops.
+            let _ = admin.batch_execute(&format!("drop database {} with (force)", self.name));
+        }
+    }
+}
+
+/// The server of this test run.
+struct Server {
+    /// Of a database that is there.
+    url: String,
+    /// How the databases of this run begin.
+    run: String,
+    /// On a server that is not ours, what tells other runs that this one is not over.
+    session: Option<Mutex<Client>>,
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| match std::env::var("MIRROR42_TEST_DATABASE_URL") {
+        Ok(url) => Server::lent(url),
+        Err(_) => Server::embedded(),
+    })
+}
+
+impl Server {
+    fn embedded() -> Server {
         let folder = open_folder().keep();
         watch(&folder);
         let server = embedded::start(&Paths::new(&folder)).unwrap();
-        let address = format!("host={} user=mirror42", server.socket.display());
-        let mut client = Client::connect(&format!("{address} dbname=postgres"), NoTls).unwrap();
+        let url = address_of(&server.url(), "postgres");
+        let mut client = Client::connect(&url, NoTls).unwrap();
         // Nothing here outlives the run.
         client.batch_execute("alter system set fsync = off").unwrap();
         // Nor is anything in it large enough to be vacuumed; with a database a test its worker is never done.
         client.batch_execute("alter system set autovacuum = off").unwrap();
         client.batch_execute("select pg_reload_conf()").unwrap();
-        address
-    })
+        Server { url, run: "t".to_string(), session: None }
+    }
+
+    /// Somebody's server: nothing is changed there but databases of ours, each of which goes with its test.
+    fn lent(url: String) -> Server {
+        let started_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let run = format!("mirror42_test_{started_s}_{}", std::process::id());
+        let mut session = Client::connect(&url, NoTls).expect("MIRROR42_TEST_DATABASE_URL");
+        session.batch_execute(&format!("set application_name = '{run}'")).unwrap();
+        let left_by_killed_runs = r"select datname from pg_database
+             where datname ~ '^mirror42_test_\d+_\d+_\d+$' and not exists (
+                 select from pg_stat_activity where application_name = regexp_replace(datname, '_\d+$', ''))";
+        for name in rows(&mut session, left_by_killed_runs) {
+            // Another run that begins now may be quicker.
+            let _ = session.batch_execute(&format!("drop database if exists {name} with (force)"));
+        }
+        Server { url, run, session: Some(Mutex::new(session)) }
+    }
+}
+
+/// The address of another database on the server of `url`.
+fn address_of(url: &str, database: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return format!("{url} dbname={database}") };
+    let (place, words) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = place.split('/').next().unwrap();
+    format!("{scheme}://{host}/{database}?{words}")
 }
 
 /// Stops the embedded server below `folder`, and removes the folder, when this process has ended.

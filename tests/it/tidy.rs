@@ -18,7 +18,7 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 25] = [
+const CRATES: [(&str, &[&str]); 28] = [
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -38,9 +38,11 @@ const CRATES: [(&str, &[&str]); 25] = [
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
-    ("sha2", &["diff", "export", "files", "pipeline"]),
+    ("postgres", &["diff", "load", "pg", "validate"]),
+    ("rayon", &["extract"]),
     ("strsim", &["pipeline", "simulate"]),
     ("tokio", &["simulate"]),
+    ("tokio_postgres_rustls", &["pg"]),
     ("toml", &["pipeline", "simulate"]),
     ("ureq", &["api"]),
     ("walkdir", &["rotate"]),
