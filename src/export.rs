@@ -99,7 +99,7 @@ impl Reader {
     pub fn read(&mut self) -> Result<Option<(u64, &[u8])>> {
         loop {
             self.line.clear();
-            let n = self.lines.read_until(b'\n', &mut self.line);
+            let n = read_line(&mut self.lines, &mut self.line);
             if n.map_err(|cause| Error::io("read", &self.path, &cause))? == 0 {
                 return if self.state == State::Closed { Ok(None) } else { Err(self.wrong("the end of the file")) };
             }
@@ -141,6 +141,23 @@ impl Reader {
         Error::failed(format!("`{}` is not an export: found {found}, expected {expected}", self.shown))
             .at(format!("{}:{}", self.shown, self.number.max(1)))
             .hint("An export is a JSON array with one record a line, as `mirror42-extract` writes it.")
+    }
+}
+
+/// As `BufRead::read_until`, with a search that is several times as fast.
+fn read_line(lines: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Result<usize> {
+    loop {
+        let bytes = match lines.fill_buf() {
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => continue,
+            bytes => bytes?,
+        };
+        let end = memchr::memchr(b'\n', bytes).map(|at| at + 1);
+        let length = end.unwrap_or(bytes.len());
+        line.extend_from_slice(&bytes[..length]);
+        lines.consume(length);
+        if end.is_some() || length == 0 {
+            return Ok(line.len());
+        }
     }
 }
 

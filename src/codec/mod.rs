@@ -8,12 +8,14 @@
 
 mod jsonb;
 mod number;
+mod scan;
 mod strings;
 mod text;
 mod time;
 mod value;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
@@ -73,10 +75,13 @@ impl Wrong {
 }
 
 /// The columns of one export: the keys of its first record, which every other record must have too.
-#[derive(Debug)]
 pub struct Encoder<'a> {
     columns: Vec<&'a Column>,
+    /// The columns as a record's keys, with quotes and colon.
+    keys: Vec<String>,
     policy: Policy,
+    /// Where the values of a record stand; kept for the next.
+    spans: Cell<Vec<(usize, usize)>>,
 }
 
 impl<'a> Encoder<'a> {
@@ -87,7 +92,7 @@ impl<'a> Encoder<'a> {
         for (key, _) in &members {
             columns.push(column_of(table, key)?);
         }
-        let encoder = Encoder { columns, policy: Policy::new(nul) };
+        let encoder = Encoder::of(columns, nul);
         let lacks = |column: &&Column| {
             let needed = table.primary_key.contains(&column.name) || (column.not_null && !column.has_default);
             needed && !column.generated && !encoder.columns.contains(column)
@@ -108,7 +113,12 @@ impl<'a> Encoder<'a> {
     /// All columns that an export could fill, for one that has no record to tell them.
     pub fn of_all_columns(table: &'a Table, nul: Nul) -> Encoder<'a> {
         let ours = |column: &&Column| !column.generated && column.name != INGESTED_AT;
-        Encoder { columns: table.columns.iter().filter(ours).collect(), policy: Policy::new(nul) }
+        Encoder::of(table.columns.iter().filter(ours).collect(), nul)
+    }
+
+    fn of(columns: Vec<&'a Column>, nul: Nul) -> Encoder<'a> {
+        let keys = columns.iter().map(|column| format!("{}:", serde_json::Value::from(column.name.as_str()))).collect();
+        Encoder { columns, keys, policy: Policy::new(nul), spans: Cell::default() }
     }
 
     pub fn columns(&self) -> &[&'a Column] {
@@ -122,39 +132,54 @@ impl<'a> Encoder<'a> {
 
     /// Appends the record as a row of COPY's binary form: the number of its fields, then each with its length.
     pub fn tuple(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Trouble> {
-        let values = self.values(record)?;
         out.extend_from_slice(&(self.columns.len() as i16).to_be_bytes());
-        for (column, value) in self.columns.iter().zip(values) {
-            write_binary(value, column, column.binary.ok_or(Trouble::Doubt)?, &self.policy, out)?;
-        }
-        Ok(())
+        self.with_values(record, |values| {
+            values.enumerate().try_for_each(|(place, value)| self.write_field(place, value, out))
+        })
     }
 
     /// Appends the fields of these columns (by place) in their binary form, nothing before them.
     pub fn fields(&self, record: &[u8], places: &[usize], out: &mut Vec<u8>) -> Result<(), Trouble> {
-        let values = self.values(record)?;
-        for place in places {
-            let (column, value) = (self.columns[*place], values[*place]);
-            write_binary(value, column, column.binary.ok_or(Trouble::Doubt)?, &self.policy, out)?;
-        }
-        Ok(())
+        self.with_values(record, |values| {
+            let values: Vec<&str> = values.collect();
+            places.iter().try_for_each(|place| self.write_field(*place, values[*place], out))
+        })
     }
 
     /// Appends the record to `out` as fields of COPY's text form, without the end of the line.
     pub fn line(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Wrong> {
-        for (i, (column, value)) in self.columns.iter().zip(self.values(record)?).enumerate() {
-            if i > 0 {
-                out.push(b'\t');
+        self.with_values(record, |values| {
+            for (place, value) in values.enumerate() {
+                if place > 0 {
+                    out.push(b'\t');
+                }
+                text::write(value, self.columns[place], &self.policy, out)?;
             }
-            text::write(value, column, &self.policy, out)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// The values of a record, in the order of the columns.
-    fn values<'r>(&self, record: &'r [u8]) -> Result<Vec<&'r str>, Wrong> {
+    /// Hands the values of a record, in the order of the columns, to `take`.
+    fn with_values<'r, E: From<Wrong>>(
+        &self,
+        record: &'r [u8],
+        take: impl FnOnce(&mut dyn Iterator<Item = &'r str>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let text = std::str::from_utf8(record).map_err(|_| Wrong::whole("the record is not UTF-8".to_string()))?;
+        let mut spans = self.spans.take();
+        spans.clear();
+        let taken = match scan::spans(text, &self.keys, &mut spans) {
+            Some(()) => take(&mut spans.iter().map(|(start, end)| &text[*start..*end])),
+            None => self.parsed(text).map_err(E::from).and_then(|values| take(&mut values.into_iter())),
+        };
+        self.spans.set(spans);
+        taken
+    }
+
+    /// The values of a record in any order and layout, or what is wrong with it.
+    fn parsed<'r>(&self, record: &'r str) -> Result<Vec<&'r str>, Wrong> {
         let mut values = vec![None; self.columns.len()];
-        let mut deserializer = serde_json::Deserializer::from_slice(record);
+        let mut deserializer = serde_json::Deserializer::from_str(record);
         let seed = Slots { columns: &self.columns, values: &mut values };
         let parsed = seed.deserialize(&mut deserializer).and_then(|()| deserializer.end());
         parsed.map_err(|error| Wrong::whole(format!("the record is wrong: {}", without_line(&error))))?;
@@ -166,6 +191,11 @@ impl<'a> Encoder<'a> {
             })
         });
         given.collect()
+    }
+
+    fn write_field(&self, place: usize, value: &str, out: &mut Vec<u8>) -> Result<(), Trouble> {
+        let column = self.columns[place];
+        write_binary(value, column, column.binary.ok_or(Trouble::Doubt)?, &self.policy, out)
     }
 }
 

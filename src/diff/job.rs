@@ -146,23 +146,32 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// The error of two records, each with its line, that have the same key and are not equal.
-    pub fn two_records(&self, table: &Table, records: [(u64, &[u8]); 2]) -> Error {
-        let key = shown_key(records[1].1, &table.primary_key);
-        let [(first, _), (second, _)] = records;
-        let error = Error::failed(format!("two records of one key are not equal: {key}"))
-            .at(format!("{}, lines {first} and {second}", self.shown()));
-        let error = records.iter().fold(error, |error, (line, record)| {
-            let text = String::from_utf8_lossy(record);
-            error.detail(format!("Line {line}: {}", excerpt(&text, SHOWN_CHARS)))
+    /// The error of two records, told by their lines, that have the same key and are not equal.
+    pub fn two_records(&self, table: &Table, lines: [u64; 2]) -> Result<Error> {
+        let mut reader = self.open()?;
+        let mut records = Vec::new();
+        while let Some((line, record)) = reader.read()? {
+            if lines.contains(&line) {
+                records.push(record.to_vec());
+            }
+        }
+        let key = records.first().map(|record| shown_key(record, &table.primary_key)).unwrap_or_default();
+        let error = Error::failed(format!("two records of one key are not equal: {key}")).at(format!(
+            "{}, lines {} and {}",
+            self.shown(),
+            lines[0],
+            lines[1]
+        ));
+        let error = records.iter().zip(lines).fold(error, |error, (record, line)| {
+            error.detail(format!("Line {line}: {}", excerpt(&String::from_utf8_lossy(record), SHOWN_CHARS)))
         });
-        error.hint(format!(
+        Ok(error.hint(format!(
             "The key of stage `{}` ({}) must be the primary key of `{}`: {}.",
             self.stage.name,
             self.pipeline.place(self.stage.line),
             table.name,
             table.primary_key.join(", ")
-        ))
+        )))
     }
 
     /// An error about one record: `number` counts from 1.

@@ -116,29 +116,11 @@ fn collapse_duplicates(tx: &mut Transaction, job: &Job, delta: &str, columns: &[
           where row({d})::record *<> row({e})::record order by 1, 2 limit 1"
     );
     if let Some(row) = tx.query_opt(&differs, &[]).map_err(failed)? {
-        return Err(two_records(job, [row.get(0), row.get(1)])?);
+        let lines = [row.get(0), row.get(1)].map(i64::unsigned_abs);
+        return Err(job.export.two_records(&job.table, lines)?);
     }
     let collapse = format!("delete from {delta} e using {delta} d where {same_key} and d.{line} < e.{line}");
     tx.execute(&collapse, &[]).map_err(failed)
-}
-
-fn two_records(job: &Job, lines: [i64; 2]) -> Result<Error> {
-    let mut records = Vec::new();
-    for line in lines {
-        records.push(record_of_line(job, line.unsigned_abs())?.unwrap_or_default());
-    }
-    let [first, second] = lines.map(i64::unsigned_abs);
-    Ok(job.export.two_records(&job.table, [(first, &records[0]), (second, &records[1])]))
-}
-
-fn record_of_line(job: &Job, wanted: u64) -> Result<Option<Vec<u8>>> {
-    let mut reader = job.export.open()?;
-    while let Some((line, record)) = reader.read()? {
-        if line == wanted {
-            return Ok(Some(record.to_vec()));
-        }
-    }
-    Ok(None)
 }
 
 fn count_differences(tx: &mut Transaction, job: &Job, delta: &str, columns: Vec<String>, read: Read) -> Result<Staged> {

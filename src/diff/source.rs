@@ -123,7 +123,6 @@ struct Rows<'a> {
 #[derive(Default)]
 struct Last {
     line: u64,
-    record: Vec<u8>,
     row: Vec<u8>,
 }
 
@@ -292,7 +291,7 @@ impl Rows<'_> {
             Form::Binary => {
                 let encoded = self.encoder.tuple(record, &mut batch.bytes);
                 encoded.map_err(|trouble| self.stop(trouble, line, record))?;
-                if !self.is_next(line, record, key, &batch.bytes[start..])? {
+                if !self.is_next(line, key, &batch.bytes[start..])? {
                     batch.bytes.truncate(start);
                     self.read.duplicates += 1;
                     return Ok(());
@@ -338,7 +337,7 @@ impl Rows<'_> {
     }
 
     /// Whether the row comes after the one before; it does not count if it is the same once more.
-    fn is_next(&mut self, line: u64, record: &[u8], key: Option<&Key>, row: &[u8]) -> Result<bool, Stop> {
+    fn is_next(&mut self, line: u64, key: Option<&Key>, row: &[u8]) -> Result<bool, Stop> {
         let Some(key) = key else { return Ok(true) };
         if self.last.line > 0 {
             match key.compare(&self.last.row, row) {
@@ -347,17 +346,12 @@ impl Rows<'_> {
                     return Err(Stop::Doubt(format!("line {line} is not in the order of the key")));
                 }
                 Ordering::Equal if self.last.row == row => return Ok(false),
-                Ordering::Equal => {
-                    let records = [(self.last.line, self.last.record.as_slice()), (line, record)];
-                    return Err(self.export.two_records(self.table, records).into());
-                }
+                Ordering::Equal => return Err(self.export.two_records(self.table, [self.last.line, line])?.into()),
             }
         }
         self.last.line = line;
         self.last.row.clear();
         self.last.row.extend_from_slice(row);
-        self.last.record.clear();
-        self.last.record.extend_from_slice(record);
         Ok(true)
     }
 

@@ -32,7 +32,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("jaq_core", &["extract"]),
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
-    ("memchr", &["codec"]),
+    ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "files", "limiter", "pg"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
