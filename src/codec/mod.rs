@@ -256,6 +256,11 @@ pub fn shown_key(record: &[u8], columns: &[String]) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
+/// A value of the binary form as messages show it, of the types that rows can be ordered by.
+pub fn shown_binary(bytes: &[u8], binary: Option<Binary>) -> String {
+    value::shown(bytes, binary).map_or_else(|| "?".to_string(), |text| excerpt(&text, SHOWN_CHARS))
+}
+
 /// The value of one member of a record as messages show it.
 pub fn shown_value(record: &[u8], column: &str) -> Option<String> {
     let members = members(record).ok()?;

@@ -4,6 +4,8 @@
 //! alone. Any other form gives none, and is left to the server.
 
 const DAY_US: i64 = 86_400_000_000;
+/// The start of the year 2000, counted from 1970.
+const YEAR_2000_US: i64 = 946_684_800_000_000;
 
 /// A moment in UTC. As for the server (the session's zone is UTC), a time without a zone is one of UTC.
 pub fn timestamptz(text: &[u8]) -> Option<i64> {
@@ -27,6 +29,12 @@ pub fn date(text: &[u8]) -> Option<i32> {
 pub fn time(text: &[u8]) -> Option<i64> {
     let (us, rest) = time_part(text)?;
     rest.is_empty().then_some(us)
+}
+
+/// A moment as messages show it.
+pub fn shown(us: i64) -> String {
+    let time = us.checked_add(YEAR_2000_US).and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+    time.map_or_else(|| format!("{us} microseconds after 2000"), |time| time.to_string())
 }
 
 fn date_and_time(text: &[u8]) -> Option<(i64, &[u8])> {

@@ -51,6 +51,30 @@ pub fn write(raw: &[u8], binary: Binary, policy: &Policy, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
+/// The text of a value, for messages; none of a type by which rows are not ordered.
+pub fn shown(bytes: &[u8], binary: Option<Binary>) -> Option<String> {
+    let integer = || {
+        let sign = if *bytes.first()? >= 0x80 { u64::MAX } else { 0 };
+        Some(bytes.iter().fold(sign, |number, byte| number << 8 | u64::from(*byte)) as i64)
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Some(match binary? {
+        Binary::Int2 | Binary::Int4 | Binary::Int8 => integer()?.to_string(),
+        Binary::Text | Binary::Enum => String::from_utf8_lossy(bytes).into_owned(),
+        Binary::Bool => if bytes == [1] { "true" } else { "false" }.to_string(),
+        Binary::Timestamptz | Binary::Timestamp => time::shown(integer()?),
+        Binary::Date => time::shown(integer()?.checked_mul(86_400_000_000)?).split('T').next()?.to_string(),
+        Binary::Time => time::shown(integer()?).split('T').nth(1)?.trim_end_matches('Z').to_string(),
+        Binary::Uuid => {
+            let digits = hex(bytes);
+            let part = |from: usize, to: usize| digits.get(from..to);
+            [part(0, 8)?, part(8, 12)?, part(12, 16)?, part(16, 20)?, part(20, 32)?].join("-")
+        }
+        Binary::Bytea => format!("\\x{}", hex(bytes)),
+        _ => return None,
+    })
+}
+
 fn unstorable(text: &[u8], policy: &Policy) -> Option<Unstorable> {
     unescaped(text, policy).err()
 }

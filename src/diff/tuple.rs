@@ -34,6 +34,14 @@ pub fn fields(mut fields: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
+/// Counts for each field, by its place, whether it differs between the two rows.
+pub fn count_differing(old: &[u8], new: &[u8], counts: &mut Vec<u64>) {
+    for (place, (old, new)) in fields(&old[2..]).zip(fields(&new[2..])).enumerate() {
+        counts.resize(counts.len().max(place + 1), 0);
+        counts[place] += u64::from(old != new);
+    }
+}
+
 /// The columns by which rows are ordered and told apart: their places in the row, and what is in them.
 #[derive(Clone, Debug)]
 pub struct Key {

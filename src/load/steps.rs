@@ -266,10 +266,7 @@ fn compare(tx: &mut Transaction, differ: &mut Differ, work: &mut Work, pool: &Po
     let outcome = differ.compare(tx, &work.job, |key, difference| match difference {
         Difference::New(row) => new.push(row),
         Difference::Changed { old, new: row } => {
-            for (place, (old, new)) in tuple::fields(&old[2..]).zip(tuple::fields(&row[2..])).enumerate() {
-                differing.resize(differing.len().max(place + 1), 0);
-                differing[place] += u64::from(old != new);
-            }
+            tuple::count_differing(old, row, &mut differing);
             changed.push(row)
         }
         Difference::Gone(row) => {

@@ -14,6 +14,7 @@ mod fetch_connections;
 mod fetch_faults;
 mod limiter;
 mod load;
+mod load_codec;
 mod load_crash;
 mod load_refusals;
 mod load_values;

@@ -12,7 +12,7 @@ const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simul
 /// What rooms share, and by whom it may be used.
 const SHARED: [(&str, &[&str]); 4] = [
     ("api", &["fetch", "token"]),
-    ("codec", &["diff", "load"]),
+    ("codec", &["diff", "load", "validate"]),
     ("diff", &["load", "validate"]),
     ("pg", &["codec", "diff", "driver", "load", "validate"]),
 ];

@@ -107,3 +107,79 @@ fn an_empty_database_is_told_so() {
     assert_eq!((code, stdout.as_str()), (Some(5), "FAILED  all 1 tables exist: missing are campuses\n"));
     assert_eq!(last, "  detail: all 1 tables exist: missing are campuses");
 }
+
+#[test]
+fn a_deep_validation_finds_what_hands_have_changed_and_changes_nothing() {
+    let space = crate::load::project();
+    crate::load::load(&space);
+    let deep = |space: &Space| space.run("mirror42-validate", &["--deep", "-q"]);
+    let sound = deep(&space);
+    assert_eq!(sound.code, Some(0), "{}", sound.stderr);
+    assert!(
+        sound.stdout.contains("ok      campus_projects equals its export, row by row (4 rows)\n"),
+        "{}",
+        sound.stdout
+    );
+    space
+        .client()
+        .batch_execute(
+            "update projects set name = 'by hand', difficulty = 7 where id = 1;
+             update projects set name = 'too' where id = 2;
+             delete from campus_projects where campus_id = 9;
+             insert into campus_projects values (9, 3), (10, 1);
+             update project_sessions set objectives = '[\"a\\\\b\", 1]' where id = 7",
+        )
+        .unwrap();
+    let before = crate::load::state(&space);
+    let outcome = deep(&space);
+    assert_eq!(outcome.code, Some(5));
+    let found: Vec<&str> = outcome.stdout.lines().filter(|line| line.contains("equals its export")).collect();
+    assert_eq!(
+        found,
+        [
+            "ok      campuses equals its export, row by row (3 rows)",
+            "FAILED  projects equals its export, row by row (3 rows): rows that differ: 2 (id 1; id 2), by name in 2, difficulty in 1",
+            "FAILED  campus_projects equals its export, row by row (5 rows): \
+             records without a row: 1 (campus_id 9, project_id 1); rows without a record: 2 (campus_id 9, project_id 3; campus_id 10, project_id 1)",
+            "FAILED  project_sessions equals its export, row by row (2 rows): rows that differ: 1 (id 7), by objectives in 1",
+        ]
+    );
+    assert_eq!(crate::load::state(&space), before);
+    crate::load::load(&space);
+    assert_eq!(deep(&space).code, Some(0));
+}
+
+#[test]
+fn a_deep_validation_looks_at_types_that_only_the_server_knows() {
+    let pipeline = PIPELINE.replace("key = [\"id\"]\ntable = \"campuses\"", "key = [\"id\"]\ntable = \"odd\"");
+    let pipeline = pipeline.split("[[check]]").next().unwrap();
+    let space = Space::with_database()
+        .file("pipeline.toml", pipeline)
+        .file("schema.sql", "create table odd (id bigint primary key, net inet, marks int[])");
+    space.export(
+        "02_campus",
+        &[
+            r#"{"id":1,"net":"10.0.0.1","marks":[1,null,2]}"#,
+            r#"{"id":2,"net":null,"marks":[]}"#,
+            r#"{"id":3,"net":"::1","marks":null}"#,
+        ],
+    );
+    crate::load::load(&space);
+    assert_eq!(space.query("select * from odd order by id"), ["1|10.0.0.1|{1,NULL,2}", "2|∅|{}", "3|::1|∅"]);
+    let outcome = space.run("mirror42-validate", &["--deep", "-q"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
+    space
+        .client()
+        .batch_execute(
+            "update odd set net = '10.0.0.2' where id = 1; delete from odd where id = 2; insert into odd values (4)",
+        )
+        .unwrap();
+    let outcome = space.run("mirror42-validate", &["--deep", "-q"]);
+    assert_eq!(outcome.code, Some(5));
+    let last = outcome.stdout.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "FAILED  odd equals its export, row by row (3 rows): records without a row: 1 (id 2); rows without a record: 1 (id 4); \
+         rows that differ: 1 (id 1), by net in 1"
+    );
+}

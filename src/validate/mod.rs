@@ -1,12 +1,16 @@
 //! Is the database what it should be? Built-in checks, then the pipeline's own; one line each.
 //!
-//! Nothing is written: all of it runs in one read-only transaction, which sees one state of the database.
+//! Nothing is written: all of it runs in one transaction, which sees one state of the database and is rolled back. With
+//! `--deep` each table is compared with its export, row by row, both ways, as the loader compares them ([`deep`]).
+
+mod deep;
 
 use clap::Parser;
 use jiff::Timestamp;
 use postgres::{IsolationLevel, Transaction};
 
 use crate::cli::{self, Common, DatabaseArgs};
+use crate::diff::job::{Export, Trust};
 use crate::error::{Error, Result, printable};
 use crate::pg::catalog::{self, Table};
 use crate::pg::checks::{self, Check};
@@ -26,6 +30,9 @@ pub struct Args {
     pub common: Common,
     #[command(flatten)]
     pub database: DatabaseArgs,
+    /// Compare every row of every table with its export, too
+    #[arg(long)]
+    pub deep: bool,
 }
 
 /// One line of the report: what was checked, and what was found wrong.
@@ -39,13 +46,20 @@ pub fn run(args: Args) -> Result<()> {
     let pipeline = &context.pipeline;
     let url = args.database.url(&context.secrets);
     let mut client = pg::connect(&pipeline.paths, url.as_ref(), "validate")?;
+    let exports = if args.deep { Export::all(pipeline, &[], Trust::Receipts)? } else { Vec::new() };
     let mut tx = client
         .build_transaction()
-        .read_only(true)
+        // What goes the plain way needs a temporary table.
+        .read_only(!args.deep)
         .isolation_level(IsolationLevel::RepeatableRead)
         .start()
         .map_err(|error| failure("could not begin a transaction", &error))?;
-    let findings = findings(&mut tx, pipeline)?;
+    let mut findings = findings(&mut tx, pipeline)?;
+    if args.deep {
+        deep::compare(&mut tx, pipeline, &exports, &mut findings)?;
+    }
+    // Dropped without a commit, the transaction is rolled back.
+    drop(tx);
     for finding in &findings {
         match &finding.wrong {
             None => cli::print(format_args!("ok      {}", printable(&finding.name))),
