@@ -32,12 +32,14 @@ pub enum Kind {
     Later,
     /// Another session of the database was in the way, and the same may well pass once more: exit code 1.
     Conflict,
+    /// A value that must be unique is that of another row: exit code 1.
+    Taken,
 }
 
 impl Kind {
     pub const fn exit_code(self) -> u8 {
         match self {
-            Kind::Failed | Kind::Conflict => 1,
+            Kind::Failed | Kind::Conflict | Kind::Taken => 1,
             Kind::Usage => 2,
             Kind::Locked => 3,
             Kind::Guard => 4,
@@ -112,6 +114,11 @@ impl Error {
     /// Another session of the database was in the way (exit code 1).
     pub fn conflict(message: impl Into<String>) -> Error {
         Error::new(Kind::Conflict, message)
+    }
+
+    /// A value that must be unique is that of another row (exit code 1).
+    pub fn taken(message: impl Into<String>) -> Error {
+        Error::new(Kind::Taken, message)
     }
 
     /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind

@@ -71,7 +71,7 @@ impl Buffer {
     }
 
     /// Hands all bytes to `take`, piece by piece, in their order, until it has enough.
-    pub fn read(mut self, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
+    pub fn read(&mut self, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
         let failed = |cause: std::io::Error| Error::io("read a temporary file in", &self.pool.folder, &cause);
         if let Some(file) = &mut self.file {
             file.seek(SeekFrom::Start(0)).map_err(failed)?;

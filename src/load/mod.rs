@@ -5,12 +5,14 @@
 //!    dropped, and what differs is kept at hand. A table that is empty is filled at once. Where the diff will not do, all of the
 //!    export goes into a delta table and the server compares ([`crate::diff::plain`]).
 //! 3. All tables are compared before any row is deleted or changed, and the guard looks at what would be deleted.
-//! 4. Rows that are gone are deleted, children first, each into the ledger; then what differs is updated and what
-//!    is new inserted, parents first ([`write`]). A row that is the same is not touched.
+//! 4. What is new is inserted and what differs updated, parents first; rows that are gone are deleted, children first, each into the
+//!    ledger ([`apply`], [`write`]). A row that is the same is not touched.
 //! 5. The counts go into the ledger, the checks run, commit; or, for a dry run, roll back.
 //!
 //! A failure at any point rolls all of it back, and so does the server when this process dies.
 
+mod apply;
+mod compare;
 mod report;
 mod schema;
 mod steps;

@@ -4,16 +4,13 @@ use std::time::{Duration, Instant};
 
 use postgres::Transaction;
 
-use super::work::{Counts, Way, Work};
-use super::{Plan, report, schema, write};
-use crate::diff::buffer::{Buffer, Pool};
+use super::work::{Counts, Work};
+use super::{Plan, apply, compare, report, schema, write};
+use crate::diff::Differ;
 use crate::diff::job::{self, Job};
-use crate::diff::source::Form;
-use crate::diff::{self, Differ, Difference, Outcome, plain, tuple};
-use crate::error::{Error, Kind, Result};
-use crate::files;
+use crate::error::{Error, Result};
 use crate::pg::checks::{self, Check};
-use crate::pg::{catalog, failure, ledger, quoted_list};
+use crate::pg::{catalog, failure, ledger};
 
 use report::{Phases, Report};
 
@@ -38,25 +35,13 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     let mut differ = Differ::new(tx, &jobs)?;
     let mut phases = Phases { begin_ms: clock.lap_ms(), ..Phases::default() };
 
-    let mut all = compare_all(tx, plan, &mut differ, jobs)?;
+    let mut all = compare::compare_all(tx, plan, &mut differ, jobs)?;
     phases.compare_ms = clock.lap_ms();
     for work in &all {
         let allowed = plan.allowed.iter().find(|(table, _)| table == work.name()).map(|(_, rows)| *rows);
         write::guard(tx, &all, work, allowed)?;
     }
-    for i in (0..all.len()).rev() {
-        if all[i].counts.deleted > 0 {
-            let began = Instant::now();
-            all[i].counts.deleted = write::prune(tx, &all, &all[i], &plan.run_id)?;
-            all[i].duration_ms += began.elapsed().as_millis();
-        }
-    }
-    phases.prune_ms = clock.lap_ms();
-    for work in &mut all {
-        let began = Instant::now();
-        write_one(tx, &mut differ, work, &plan.run_id, &mut phases)?;
-        work.duration_ms += began.elapsed().as_millis();
-    }
+    apply::apply(tx, &mut differ, &mut all, &plan.run_id, &mut phases)?;
     clock.lap_ms();
     write::restore_foreign_keys(tx, &restore)?;
     phases.foreign_keys_ms = clock.lap_ms();
@@ -67,14 +52,14 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
 }
 
 /// Measures what is between two looks at it.
-struct Clock(Instant);
+pub struct Clock(Instant);
 
 impl Clock {
-    fn new() -> Clock {
+    pub fn new() -> Clock {
         Clock(Instant::now())
     }
 
-    fn lap_ms(&mut self) -> u64 {
+    pub fn lap_ms(&mut self) -> u64 {
         let lap = self.0.elapsed();
         self.0 = Instant::now();
         lap.as_millis() as u64
@@ -117,247 +102,6 @@ fn lock_tables(tx: &mut Transaction, jobs: &[Job]) -> Result<()> {
     let tables: Vec<&str> = jobs.iter().map(|job| job.table.quoted.as_str()).collect();
     tx.batch_execute(&format!("lock table {} in share row exclusive mode", tables.join(", ")))
         .map_err(|error| failure("could not lock the tables", &error))
-}
-
-/// Compares all tables, parents before children, and fills those that are empty.
-fn compare_all<'a>(
-    tx: &mut Transaction,
-    plan: &Plan,
-    differ: &mut Differ,
-    jobs: Vec<Job<'a>>,
-) -> Result<Vec<Work<'a>>> {
-    let empty = empty_tables(tx, &jobs)?;
-    let folder = plan.pipeline.paths.state();
-    files::create_dir(&folder)?;
-    let pool = Pool::new(&folder);
-    let mut all: Vec<Work> = Vec::with_capacity(jobs.len());
-    for (place, (job, is_empty)) in jobs.into_iter().zip(empty).enumerate() {
-        let began = Instant::now();
-        // Its rows can stand once those that they refer to do.
-        let waits = job.parents.iter().filter_map(|key| all.iter().find(|work| work.job.table.oid == key.parent));
-        let waits = waits.filter(|parent| !matches!(parent.way, Way::Direct)).any(|parent| parent.counts.inserted > 0);
-        let mut work = Work::new(job, place, Way::Direct);
-        let doubt = match (is_empty, waits) {
-            (true, false) => copy_directly(tx, differ, &mut work)?,
-            (true, true) => read_only(differ, &mut work)?,
-            (false, _) => compare(tx, differ, &mut work, &pool)?,
-        };
-        if let Some(why) = doubt {
-            log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-            stage(tx, differ, &mut work)?;
-            if work.counts.deleted > 0 {
-                write::create_gone_by_delta(tx, &work)?;
-            }
-        }
-        work.duration_ms = began.elapsed().as_millis();
-        log::debug!(target: work.stage_name(), "compared in {} ms", work.duration_ms);
-        all.push(work);
-    }
-    Ok(all)
-}
-
-/// The plain way: all of the export goes into the delta table, and the server compares.
-fn stage(tx: &mut Transaction, differ: &mut Differ, work: &mut Work) -> Result<()> {
-    let staged = plain::compare(tx, differ, &work.job, &work.delta)?;
-    work.way = Way::Plain;
-    work.read = staged.read;
-    work.columns = staged.columns;
-    work.changed_columns = staged.changed_columns;
-    work.counts = Counts { before: staged.before, inserted: staged.new, updated: staged.changed, deleted: staged.gone };
-    Ok(())
-}
-
-fn empty_tables(tx: &mut Transaction, jobs: &[Job]) -> Result<Vec<bool>> {
-    let looks = jobs.iter().map(|job| format!("not exists (select from {})", job.table.quoted));
-    let row = tx.query_one(&format!("select array[{}]", looks.collect::<Vec<_>>().join(", ")), &[]);
-    Ok(row.map_err(|error| failure("could not look into the tables", &error))?.get(0))
-}
-
-/// Fills a table that is empty; returns why not, where the plain way is to be gone.
-fn copy_directly(tx: &mut Transaction, differ: &mut Differ, work: &mut Work) -> Result<Option<String>> {
-    let doing = format!("could not copy `{}`", work.job.export.shown());
-    let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
-    let done = match send_all(&mut savepoint, differ, &work.job)? {
-        Outcome::Doubt(why) => return roll_back(savepoint, &doing, why).map(Some),
-        Outcome::Done(done) => done,
-    };
-    work.counts.inserted = match done.taken {
-        Ok(rows) => rows,
-        Err(error) => return give_way(savepoint, &doing, &error).map(Some),
-    };
-    savepoint.commit().map_err(|error| failure(&doing, &error))?;
-    work.way = Way::Direct;
-    work.columns = done.plan.columns;
-    work.read = done.read;
-    Ok(None)
-}
-
-/// What the server said of the rows that it was sent: their number, or why it refused them.
-type Sent = Result<u64, postgres::Error>;
-
-fn send_all(tx: &mut Transaction, differ: &mut Differ, job: &Job) -> Result<Outcome<diff::Done<Sent>>> {
-    use std::io::Write;
-    differ.read(job, Form::Binary, |plan, batches| {
-        let columns = quoted_list("", &plan.columns);
-        let sql = format!("copy {} ({columns}) from stdin (format binary)", job.table.quoted);
-        let mut copy = match tx.copy_in(&sql) {
-            Ok(copy) => copy,
-            Err(error) => {
-                batches.for_each(drop);
-                return Ok(Err(error));
-            }
-        };
-        // `finish` knows the server's reason; what the reader finds wrong goes before it.
-        let mut taken = copy.write_all(tuple::HEADER).is_ok();
-        for batch in &mut *batches {
-            taken = taken && copy.write_all(&batch.bytes).is_ok();
-        }
-        batches.check_whole(job)?;
-        if taken {
-            let _ = copy.write_all(tuple::TRAILER);
-        }
-        Ok(copy.finish())
-    })
-}
-
-fn roll_back(savepoint: Transaction, doing: &str, why: String) -> Result<String> {
-    savepoint.rollback().map_err(|error| failure(doing, &error))?;
-    Ok(why)
-}
-
-/// Rolls back to before what the server refused: the text form will tell what is wrong, and where. What has nothing to
-/// do with the rows is an error at once.
-fn give_way(savepoint: Transaction, doing: &str, error: &postgres::Error) -> Result<String> {
-    let failed = failure(doing, error);
-    match failed.kind() {
-        Kind::Conflict => Err(failed),
-        _ if error.as_db_error().is_none() => Err(failed),
-        _ => roll_back(savepoint, doing, failed.message().to_string()),
-    }
-}
-
-/// Reads the export of an empty table that is filled later, since its children must know its keys now.
-fn read_only(differ: &mut Differ, work: &mut Work) -> Result<Option<String>> {
-    let outcome = differ.read(&work.job, Form::Binary, |_, batches| {
-        let mut rows = 0;
-        for batch in &mut *batches {
-            rows += batch.rows;
-        }
-        batches.check_whole(&work.job)?;
-        Ok(rows)
-    })?;
-    let done = match outcome {
-        Outcome::Doubt(why) => return Ok(Some(why)),
-        Outcome::Done(done) => done,
-    };
-    work.way = Way::Later;
-    work.columns = done.plan.columns;
-    work.counts.inserted = done.taken;
-    work.read = done.read;
-    Ok(None)
-}
-
-/// Compares an export with its table; returns why not, where the plain way is to be gone.
-fn compare(tx: &mut Transaction, differ: &mut Differ, work: &mut Work, pool: &Pool) -> Result<Option<String>> {
-    let (mut new, mut changed, mut gone) = (pool.buffer(), pool.buffer(), pool.buffer());
-    // In how many rows a column differs, by its place.
-    let mut differing: Vec<u64> = Vec::new();
-    let mut gone_row = Vec::new();
-    let outcome = differ.compare(tx, &work.job, |key, difference| match difference {
-        Difference::New(row) => new.push(row),
-        Difference::Changed { old, new: row } => {
-            tuple::count_differing(old, row, &mut differing);
-            changed.push(row)
-        }
-        Difference::Gone(row) => {
-            gone_row.clear();
-            key.write(row, &mut gone_row);
-            gone.push(&gone_row)
-        }
-    })?;
-    let done = match outcome {
-        Outcome::Doubt(why) => return Ok(Some(why)),
-        Outcome::Done(done) => done,
-    };
-    let named = done.plan.columns.iter().cloned().zip(differing).filter(|(_, rows)| *rows > 0);
-    work.changed_columns = named.collect();
-    work.columns = done.plan.columns;
-    work.read = done.read;
-    work.counts.before = done.taken;
-    work.counts.inserted = new.rows();
-    work.counts.updated = changed.rows();
-    work.counts.deleted = gone.rows();
-    if gone.rows() > 0 {
-        write::create_gone(tx, work, gone)?;
-    }
-    work.way = Way::Diff { new, changed };
-    Ok(None)
-}
-
-/// Updates and inserts, and fills what is still empty.
-fn write_one(
-    tx: &mut Transaction,
-    differ: &mut Differ,
-    work: &mut Work,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<()> {
-    let refused = match std::mem::replace(&mut work.way, Way::Direct) {
-        Way::Direct => None,
-        Way::Later => copy_directly(tx, differ, work)?,
-        Way::Diff { new, changed } => write_differences(tx, work, new, changed, run_id, phases)?,
-        Way::Plain => Some(String::new()).filter(|_| work.counts.inserted + work.counts.updated > 0),
-    };
-    let Some(why) = refused else { return Ok(()) };
-    if !why.is_empty() {
-        log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-        let Counts { before, deleted, .. } = work.counts;
-        stage(tx, differ, work)?;
-        // What is gone is gone by now.
-        work.counts = Counts { before, deleted, ..work.counts };
-    }
-    let mut clock = Clock::new();
-    if work.counts.updated > 0 {
-        work.counts.updated = write::update(tx, work, run_id)?;
-    }
-    phases.update_ms += clock.lap_ms();
-    if work.counts.inserted > 0 {
-        work.counts.inserted = write::insert_by_delta(tx, work)?;
-    }
-    phases.insert_ms += clock.lap_ms();
-    Ok(())
-}
-
-/// Sends what differs; returns what the server refused, where the plain way is to be gone.
-fn write_differences(
-    tx: &mut Transaction,
-    work: &mut Work,
-    new: Buffer,
-    changed: Buffer,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<Option<String>> {
-    if new.rows() + changed.rows() == 0 {
-        return Ok(None);
-    }
-    let mut clock = Clock::new();
-    let doing = format!("could not write what differs to `{}`", work.name());
-    let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
-    if changed.rows() > 0 {
-        if let Err(error) = write::create_delta(&mut savepoint, work, changed)? {
-            return give_way(savepoint, &doing, &error).map(Some);
-        }
-        work.counts.updated = write::update(&mut savepoint, work, run_id)?;
-    }
-    phases.update_ms += clock.lap_ms();
-    if new.rows() > 0
-        && let Err(error) = write::copy(&mut savepoint, &work.job.table.quoted, &work.columns, new)?
-    {
-        return give_way(savepoint, &doing, &error).map(Some);
-    }
-    savepoint.commit().map_err(|error| failure(&doing, &error))?;
-    phases.insert_ms += clock.lap_ms();
-    Ok(None)
 }
 
 fn record_run(tx: &mut Transaction, plan: &Plan, jobs: &[Job]) -> Result<()> {

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use postgres::Transaction;
 
-use super::work::Work;
+use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
 use crate::diff::plain::Sql;
@@ -131,7 +131,7 @@ fn deleted_row(key: &str, cascaded_from: Option<&str>) -> String {
 }
 
 /// Creates the table of keys that go, and fills it.
-pub fn create_gone(tx: &mut Transaction, work: &Work, keys: Buffer) -> Result<()> {
+pub fn create_gone(tx: &mut Transaction, work: &Work, keys: &mut Buffer) -> Result<()> {
     let columns = work.job.key();
     let doing = format!("could not list what is gone from `{}`", work.name());
     create(tx, &work.gone, work, columns, &doing)?;
@@ -153,7 +153,7 @@ pub fn create_gone_by_delta(tx: &mut Transaction, work: &Work) -> Result<()> {
     created.map_err(|error| failure(&format!("could not list what is gone from `{}`", work.name()), &error))
 }
 
-/// Inserts the rows of the whole delta table that the table does not have.
+/// Inserts the rows of the delta table that the table does not have.
 pub fn insert_by_delta(tx: &mut Transaction, work: &Work) -> Result<u64> {
     let sql = Sql::new(&work.job, &work.columns);
     let columns = quoted_list("", &work.columns);
@@ -167,9 +167,20 @@ pub fn insert_by_delta(tx: &mut Transaction, work: &Work) -> Result<u64> {
 }
 
 /// Creates the delta table of the rows that differ, and fills it; the inner error is the server's, of a value.
-pub fn create_delta(tx: &mut Transaction, work: &Work, changed: Buffer) -> Result<Result<(), postgres::Error>> {
+pub fn create_delta(tx: &mut Transaction, work: &mut Work) -> Result<Result<(), postgres::Error>> {
     create(tx, &work.delta, work, &work.columns, &format!("could not create the delta table of `{}`", work.name()))?;
-    copy(tx, &work.delta, &work.columns, changed)
+    match &mut work.way {
+        Way::Diff { changed, .. } => copy(tx, &work.delta, &work.columns, changed),
+        _ => Ok(Ok(())),
+    }
+}
+
+/// Inserts the rows that are new; the inner error is the server's.
+pub fn insert(tx: &mut Transaction, work: &mut Work) -> Result<Result<(), postgres::Error>> {
+    match &mut work.way {
+        Way::Diff { new, .. } if new.rows() > 0 => copy(tx, &work.job.table.quoted, &work.columns, new),
+        _ => Ok(Ok(())),
+    }
 }
 
 /// The columns have the types of the table's, domains and lengths too, and none of its constraints.
@@ -183,11 +194,11 @@ fn create(tx: &mut Transaction, name: &str, work: &Work, columns: &[String], doi
 }
 
 /// Sends rows in the binary form; the inner error is the server's.
-pub fn copy(
+fn copy(
     tx: &mut Transaction,
     table: &str,
     columns: &[String],
-    rows: Buffer,
+    rows: &mut Buffer,
 ) -> Result<Result<(), postgres::Error>> {
     let sql = format!("copy {table} ({}) from stdin (format binary)", quoted_list("", columns));
     let mut copy = match tx.copy_in(&sql) {

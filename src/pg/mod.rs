@@ -97,6 +97,7 @@ pub fn failure(doing: &str, error: &postgres::Error) -> Error {
     let message = format!("{doing}: {}", db.message());
     let mut failed = match *db.code() {
         SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => Error::conflict(message),
+        SqlState::UNIQUE_VIOLATION | SqlState::EXCLUSION_VIOLATION => Error::taken(message),
         _ => Error::failed(message),
     };
     if let Some(detail) = db.detail() {

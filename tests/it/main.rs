@@ -18,6 +18,7 @@ mod load_codec;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod load_ways;
 mod login;
 mod paging;
 mod pgbouncer;

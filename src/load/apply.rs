@@ -1,0 +1,171 @@
+//! The differences are written: new rows, changed rows, and the deletions.
+//!
+//! New rows come first, parents before children, then changes, and deletions last, children first: a row that has moved
+//! from a parent that goes to another is never swept away with it. Where a value that must be unique is still that of
+//! a row that goes or changes, deletions come first, and what they swept away is put back.
+
+use std::time::Instant;
+
+use postgres::Transaction;
+
+use super::compare::{copy_directly, give_way, stage};
+use super::report::Phases;
+use super::steps::Clock;
+use super::work::{Counts, Way, Work};
+use super::write;
+use crate::diff::Differ;
+use crate::error::{Kind, Result};
+use crate::pg::failure;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    PruneLast,
+    PruneFirst,
+}
+
+pub fn apply(
+    tx: &mut Transaction,
+    differ: &mut Differ,
+    all: &mut [Work],
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<()> {
+    let failed = |error: postgres::Error| failure("could not write what differs", &error);
+    let planned: Vec<Counts> = all.iter().map(|work| work.counts).collect();
+    let mut savepoint = tx.transaction().map_err(failed)?;
+    match in_order(Order::PruneLast, &mut savepoint, differ, all, run_id, phases) {
+        Err(error) if error.kind() == Kind::Taken => {
+            log::debug!("{}: once more, deletions first", error.message());
+            savepoint.rollback().map_err(failed)?;
+            all.iter_mut().zip(planned).for_each(|(work, counts)| work.counts = counts);
+            in_order(Order::PruneFirst, tx, differ, all, run_id, phases)
+        }
+        done => {
+            done?;
+            savepoint.commit().map_err(failed)
+        }
+    }
+}
+
+fn in_order(
+    order: Order,
+    tx: &mut Transaction,
+    differ: &mut Differ,
+    all: &mut [Work],
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<()> {
+    if order == Order::PruneFirst {
+        prune_all(tx, all, run_id, phases)?;
+    }
+    for work in &mut *all {
+        let began = Instant::now();
+        write_one(order, tx, differ, work, run_id, phases)?;
+        work.duration_ms += began.elapsed().as_millis();
+    }
+    if order == Order::PruneLast {
+        prune_all(tx, all, run_id, phases)?;
+    }
+    Ok(())
+}
+
+/// Deletes what is gone, children before parents.
+fn prune_all(tx: &mut Transaction, all: &mut [Work], run_id: &str, phases: &mut Phases) -> Result<()> {
+    let mut clock = Clock::new();
+    for i in (0..all.len()).rev() {
+        if all[i].counts.deleted > 0 {
+            let began = Instant::now();
+            all[i].counts.deleted = write::prune(tx, all, &all[i], run_id)?;
+            all[i].duration_ms += began.elapsed().as_millis();
+        }
+    }
+    phases.prune_ms += clock.lap_ms();
+    Ok(())
+}
+
+/// Inserts and updates, and fills what is still empty.
+fn write_one(
+    order: Order,
+    tx: &mut Transaction,
+    differ: &mut Differ,
+    work: &mut Work,
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<()> {
+    let refused = match work.way {
+        Way::Direct => return Ok(()),
+        Way::Later => copy_directly(tx, differ, work)?,
+        Way::Diff { .. } => write_differences(order, tx, work, run_id, phases)?,
+        Way::Plain => return write_by_delta(order, tx, work, run_id, phases),
+    };
+    let Some(why) = refused else { return Ok(()) };
+    log::debug!(target: work.stage_name(), "goes the plain way: {why}");
+    let Counts { before, deleted, .. } = work.counts;
+    stage(tx, differ, work)?;
+    work.counts = Counts { before, deleted, ..work.counts };
+    write_by_delta(order, tx, work, run_id, phases)
+}
+
+/// Writes what differs from the whole delta table.
+fn write_by_delta(
+    order: Order,
+    tx: &mut Transaction,
+    work: &mut Work,
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<()> {
+    let mut clock = Clock::new();
+    if order == Order::PruneLast && work.counts.inserted > 0 {
+        work.counts.inserted = write::insert_by_delta(tx, work)?;
+    }
+    phases.insert_ms += clock.lap_ms();
+    if work.counts.updated > 0 {
+        work.counts.updated = write::update(tx, work, run_id)?;
+    }
+    phases.update_ms += clock.lap_ms();
+    if order == Order::PruneFirst {
+        // With those that the deletion of a parent has taken along.
+        work.counts.inserted = write::insert_by_delta(tx, work)?;
+    }
+    phases.insert_ms += clock.lap_ms();
+    Ok(())
+}
+
+/// Sends what differs; returns what the server refused, where the plain way is to be gone.
+fn write_differences(
+    order: Order,
+    tx: &mut Transaction,
+    work: &mut Work,
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<Option<String>> {
+    let mut clock = Clock::new();
+    let doing = format!("could not write what differs to `{}`", work.name());
+    let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
+    if order == Order::PruneLast
+        && let Err(error) = write::insert(&mut savepoint, work)?
+    {
+        return give_way(savepoint, &doing, &error).map(Some);
+    }
+    phases.insert_ms += clock.lap_ms();
+    let differs = work.counts.updated > 0;
+    if differs {
+        if let Err(error) = write::create_delta(&mut savepoint, work)? {
+            return give_way(savepoint, &doing, &error).map(Some);
+        }
+        work.counts.updated = write::update(&mut savepoint, work, run_id)?;
+    }
+    phases.update_ms += clock.lap_ms();
+    if order == Order::PruneFirst {
+        if let Err(error) = write::insert(&mut savepoint, work)? {
+            return give_way(savepoint, &doing, &error).map(Some);
+        }
+        if differs {
+            // Changed rows that the deletion of a parent has taken along.
+            work.counts.inserted += write::insert_by_delta(&mut savepoint, work)?;
+        }
+    }
+    savepoint.commit().map_err(|error| failure(&doing, &error))?;
+    phases.insert_ms += clock.lap_ms();
+    Ok(None)
+}
