@@ -123,10 +123,11 @@ fn roll_back(savepoint: Transaction, doing: &str, why: String) -> Result<String>
 /// do with the rows is an error at once.
 pub fn give_way(savepoint: Transaction, doing: &str, error: &postgres::Error) -> Result<String> {
     let failed = failure(doing, error);
+    // Data exceptions, and constraints that a row violates (Postgres, appendix A).
+    let of_the_rows = error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class)));
     match failed.kind() {
-        Kind::Conflict | Kind::Taken => Err(failed),
-        _ if error.as_db_error().is_none() => Err(failed),
-        _ => roll_back(savepoint, doing, failed.message().to_string()),
+        Kind::Failed if of_the_rows => roll_back(savepoint, doing, failed.message().to_string()),
+        _ => Err(failed),
     }
 }
 

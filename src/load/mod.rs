@@ -12,6 +12,7 @@
 //! A failure at any point rolls all of it back, and so does the server when this process dies.
 
 mod apply;
+mod cascade;
 mod compare;
 mod report;
 mod schema;

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use postgres::Transaction;
 
+use super::cascade;
 use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
@@ -16,7 +17,7 @@ use crate::pg::catalog::ForeignKey;
 use crate::pg::{failure, join_condition, quoted, quoted_list, sample, shown_sample};
 
 /// Keys shown in a message.
-const SHOWN_KEYS: usize = 5;
+pub const SHOWN_KEYS: usize = 5;
 /// Up to so many deleted rows have a line of the log each; more share lines of so many.
 const KEYS_A_LINE: usize = 20;
 
@@ -61,7 +62,7 @@ fn reason(parent: Option<String>, rows: i64) -> String {
 }
 
 /// The rows that go, as a table of `from`, with all their columns.
-fn rows_that_go(work: &Work) -> String {
+pub fn rows_that_go(work: &Work) -> String {
     let key = &work.job.table.primary_key;
     format!(
         "(select t.* from {} t join {} g on {})",
@@ -100,6 +101,7 @@ fn goes_with(parent: &Work, key: &ForeignKey) -> String {
 
 /// Deletes the rows whose keys are gone, each into the ledger first.
 pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> Result<u64> {
+    cascade::note(tx, all, work, run_id)?;
     let key = &work.job.table.primary_key;
     let query = format!(
         "with gone as (delete from {} t using {} g where {} returning t.*), \
@@ -282,7 +284,7 @@ fn execute_all(tx: &mut Transaction, statements: &str, doing: &str) -> Result<()
 }
 
 /// SQL for the columns of `row` as an object, each once.
-fn json_of<'a>(row: &str, columns: impl Iterator<Item = &'a String>) -> String {
+pub fn json_of<'a>(row: &str, columns: impl Iterator<Item = &'a String>) -> String {
     let members = columns.map(|column| format!("{}, {row}.{}", literal(column), quoted(column)));
     format!("jsonb_build_object({})", members.collect::<Vec<_>>().join(", "))
 }

@@ -164,3 +164,83 @@ fn killed_between_two_tables_changes_nothing() {
     load(&space);
     assert_eq!(counts(&space)[..3], ["campuses|3|1|1|1|1|0", "projects|3|0|0|3|0|0", "campus_projects|3|1|0|2|2|0"]);
 }
+
+#[test]
+fn a_load_that_another_session_made_fail_is_tried_once_more() {
+    let space = project();
+    load(&space);
+    // A sequence is not rolled back: the first insert fails, the second does not.
+    space
+        .client()
+        .batch_execute(
+            "create sequence tries;
+             create function fail_once() returns trigger language plpgsql as $$ begin
+                 if nextval('tries') = 1 then raise exception 'deadlock detected' using errcode = '40P01'; end if;
+                 return new;
+             end $$;
+             create trigger fails before insert on campuses execute function fail_once()",
+        )
+        .unwrap();
+    let more = [
+        r#"{"id":1,"name":"Paris"}"#,
+        r#"{"id":9,"name":"Łódź"}"#,
+        r#"{"id":10,"name":"Lyon"}"#,
+        r#"{"id":11,"name":"x"}"#,
+    ];
+    space.export("02_campus", &more);
+    let outcome = space.run("mirror42-load", &["-q"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        outcome
+            .stderr
+            .contains(" load: warning: could not write what differs to `campuses`: deadlock detected; once more\n"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(counts(&space)[0], "campuses|4|1|0|3|0|0");
+    // Twice is too often.
+    space.client().batch_execute("alter sequence tries restart; create or replace function fail_once() returns trigger language plpgsql as $$ begin raise exception 'deadlock detected' using errcode = '40P01'; end $$").unwrap();
+    space.export("02_campus", &[&more[..], &[r#"{"id":12,"name":"y"}"#]].concat());
+    let stderr = refused(&space, &[], 1);
+    assert!(stderr.contains("Postgres calls this 40P01."), "{stderr}");
+}
+
+#[test]
+fn a_load_does_not_hang_behind_a_lock_or_a_statement_without_end() {
+    let space = project();
+    load(&space);
+    let pipeline = std::fs::read_to_string(space.path().join("pipeline.toml")).unwrap();
+    let limits = "lock_timeout = \"100ms\"\nstatement_timeout = \"300ms\"\n";
+    space.write("pipeline.toml", &pipeline.replace("max_delete", &format!("{limits}max_delete")));
+    let mut session = space.client();
+    session.batch_execute("begin; lock table projects in row exclusive mode").unwrap();
+    let outcome = space.run("mirror42-load", &["-q"]);
+    assert_eq!(
+        (outcome.code, outcome.stderr.as_str()),
+        (
+            Some(1),
+            "mirror42-load: error: could not lock the tables: canceling statement due to lock timeout\n  \
+             detail: Postgres calls this 55P03.\n  \
+             detail: Nothing was loaded; the database is as it was.\n  \
+             hint: Another session holds the table: `select * from pg_locks where not granted` shows who waits.\n"
+        )
+    );
+    session.batch_execute("rollback").unwrap();
+    session
+        .batch_execute(
+            "create function sleeps() returns trigger language plpgsql as $$ begin perform pg_sleep(20); return new; end $$;
+             create trigger sleeps before insert on campuses execute function sleeps()",
+        )
+        .unwrap();
+    space.export(
+        "02_campus",
+        &[
+            r#"{"id":1,"name":"Paris"}"#,
+            r#"{"id":9,"name":"Łódź"}"#,
+            r#"{"id":10,"name":"Lyon"}"#,
+            r#"{"id":11,"name":"x"}"#,
+        ],
+    );
+    let stderr = refused(&space, &[], 1);
+    assert!(stderr.contains("canceling statement due to statement timeout\n"), "{stderr}");
+}

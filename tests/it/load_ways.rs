@@ -346,3 +346,44 @@ fn a_unique_value_goes_from_row_to_row() {
          detail: Nothing was loaded; the database is as it was.\n"
     );
 }
+
+#[test]
+fn rows_that_no_stage_fills_are_noted_when_they_go_with_their_parent() {
+    let space = project();
+    load(&space);
+    space
+        .client()
+        .batch_execute(
+            "create schema other;
+             create table other.notes (project_id bigint references projects on delete cascade, n int primary key);
+             create table other.lines (id int primary key, note int references other.notes on delete cascade);
+             insert into other.notes values (1, 1), (3, 2), (3, 3);
+             insert into other.lines values (1, 1), (2, 3)",
+        )
+        .unwrap();
+    space.export(
+        "05_projects",
+        &[r#"{"id":1,"name":"Libft","difficulty":100}"#, r#"{"id":2,"name":"x","difficulty":null}"#],
+    );
+    let outcome = space.run("mirror42-load", &["-q", "--run-id", "n2"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(
+            "05_projects: warning: 2 rows of `other.notes`, which no stage fills, go with their row of `projects` \
+             (`notes_project_id_fkey`): {\"n\": 2}, {\"n\": 3}\n"
+        ),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(
+        space.query(
+            "select table_name, key, row, cascaded_from from mirror42.deletions where table_name like 'other.%' order by id"
+        ),
+        [
+            "other.notes|{\"n\": 2}|{\"n\": 2, \"project_id\": 3}|projects",
+            "other.notes|{\"n\": 3}|{\"n\": 3, \"project_id\": 3}|projects",
+            "other.lines|{\"id\": 2}|{\"id\": 2, \"note\": 3}|other.notes",
+        ]
+    );
+    assert_eq!(space.query("select n from other.notes"), ["1"]);
+}

@@ -16,6 +16,7 @@ mod limiter;
 mod load;
 mod load_codec;
 mod load_crash;
+mod load_kills;
 mod load_refusals;
 mod load_values;
 mod load_ways;

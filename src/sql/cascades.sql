@@ -1,0 +1,24 @@
+-- Run by the loader before it deletes rows of the table $1 (oid): the tables whose rows go with them, by a foreign key with
+-- `on delete cascade`. Returns for each key its name, the child with its schema-qualified name as SQL takes it and as people
+-- read it, the child's and the parent's columns (in the same order), and the child's primary key.
+
+select f.conname::text,
+       f.conrelid,
+       quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+       case n.nspname when current_schema() then c.relname::text else n.nspname || '.' || c.relname end,
+       (select array_agg(a.attname::text order by k.place)
+          from unnest(f.conkey) with ordinality k (attnum, place)
+          join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.attnum),
+       (select array_agg(a.attname::text order by k.place)
+          from unnest(f.confkey) with ordinality k (attnum, place)
+          join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum),
+       coalesce((select array_agg(a.attname::text order by k.place)
+                   from pg_constraint p
+                  cross join unnest(p.conkey) with ordinality k (attnum, place)
+                   join pg_attribute a on a.attrelid = p.conrelid and a.attnum = k.attnum
+                  where p.conrelid = c.oid and p.contype = 'p'), '{}')
+  from pg_constraint f
+  join pg_class c on c.oid = f.conrelid
+  join pg_namespace n on n.oid = c.relnamespace
+ where f.contype = 'f' and f.conparentid = 0 and f.confdeltype = 'c' and f.confrelid = $1
+ order by f.conname
