@@ -5,7 +5,7 @@ export PATH := $(CARGO_BIN):$(PATH)
 PREFIX ?= /usr/local
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help demo test build install bench bench-load chaos chaos-fetch setup clean
+.PHONY: help demo test build install bench bench-load chaos chaos-fetch mutants setup clean
 
 help:
 	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench-load  how long a load takes, beside psql with ready files (8 minutes)'
 	@echo 'make chaos     fetches and loads killed and cut off 200 times each, after make chaos-fetch'
 	@echo 'make chaos-fetch  whole runs against a server that misbehaves at random (half an hour)'
+	@echo 'make mutants   loaders with one thing broken, each of which a test must find (half an hour)'
 	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
 	@echo 'make clean     remove what was built; exports, logs and data stay'
 
@@ -52,6 +53,10 @@ chaos: chaos-fetch
 chaos-fetch:
 	@scripts/setup.sh test
 	@scripts/chaos-fetch.sh
+
+mutants:
+	@scripts/setup.sh test
+	@scripts/mutants.sh
 
 setup:
 	@scripts/setup.sh
