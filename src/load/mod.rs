@@ -90,10 +90,14 @@ pub fn run(args: Args) -> Result<()> {
         }
         done => done?,
     };
-    report.log();
     if plan.dry_run {
         report.print();
+    } else if report.has_deletions()
+        && let Err(error) = report::log_deletions(&mut client, &plan)
+    {
+        log::warn!("{error}");
     }
+    report.log();
     match &args.report {
         Some(file) => report.write(file),
         None => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use postgres::Transaction;
+use postgres::{Client, Transaction};
 use serde::Serialize;
 
 use super::Plan;
@@ -14,6 +14,8 @@ use crate::pg::failure;
 
 /// Rows of each kind that are shown of a table.
 const SHOWN_ROWS: i64 = 20;
+/// Up to so many deleted rows of a table have a line of the log each; more share lines of so many.
+const KEYS_A_LINE: usize = 20;
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -164,7 +166,37 @@ impl Orphans {
     }
 }
 
+/// Every deletion into the log, once it is sure.
+pub fn log_deletions(client: &mut Client, plan: &Plan) -> Result<()> {
+    let rows = client
+        .query(include_str!("../sql/deletions_of_run.sql"), &[&plan.run_id])
+        .map_err(|error| failure("could not read the ledger for the log of deletions", &error))?;
+    let of_table = |row: &postgres::Row| row.get::<_, String>(0);
+    for rows in rows.chunk_by(|a, b| of_table(a) == of_table(b)) {
+        let table = of_table(&rows[0]);
+        let stage = plan.pipeline.loaded().find(|(_, name)| *name == table).map_or("load", |(stage, _)| &stage.name);
+        let a_line = if rows.len() > KEYS_A_LINE { KEYS_A_LINE } else { 1 };
+        for rows in rows.chunks(a_line) {
+            let keys = rows.iter().map(|row| deleted_row(row.get(1), row.get(2))).collect::<Vec<_>>();
+            log::info!(target: stage, "deleted from {table}: {}", keys.join(", "));
+        }
+    }
+    Ok(())
+}
+
+fn deleted_row(key: &str, cascaded_from: Option<&str>) -> String {
+    match cascaded_from {
+        Some(parent) => format!("{key} with its {parent}"),
+        None => key.to_string(),
+    }
+}
+
 impl Report {
+    /// Whether any row was deleted.
+    pub fn has_deletions(&self) -> bool {
+        self.tables.iter().any(|table| table.deleted > 0)
+    }
+
     /// One line a table, and one for what was dropped or mended.
     pub fn log(&self) {
         for table in &self.tables {

@@ -18,8 +18,6 @@ use crate::pg::{failure, join_condition, quoted, quoted_list, sample, shown_samp
 
 /// Keys shown in a message.
 pub const SHOWN_KEYS: usize = 5;
-/// Up to so many deleted rows have a line of the log each; more share lines of so many.
-const KEYS_A_LINE: usize = 20;
 
 /// Stops a load that would delete more than it may: a short answer must not empty the mirror. `allowed` is what the
 /// caller allows once, whatever the pipeline says. All tables of the load are in `all`.
@@ -103,33 +101,18 @@ fn goes_with(parent: &Work, key: &ForeignKey) -> String {
 pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> Result<u64> {
     cascade::note(tx, all, work, run_id)?;
     let key = &work.job.table.primary_key;
-    let query = format!(
-        "with gone as (delete from {} t using {} g where {} returning t.*), \
-              kept as (insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from) \
-                       select $1, $2, {}, to_jsonb(gone), {} from gone \
-                       returning key::text, cascaded_from) \
-         select * from kept",
+    let statement = format!(
+        "with gone as (delete from {} t using {} g where {} returning t.*) \
+         insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from) \
+         select $1, $2, {}, to_jsonb(gone), {} from gone",
         work.job.table.quoted,
         work.gone,
         join_condition("t", key, "g", key),
         json_of("gone", key.iter()),
         cascaded_from(all, work),
     );
-    let rows = tx.query(&query, &[&run_id, &work.job.table.name]);
-    let rows = rows.map_err(|error| failure(&format!("could not delete from `{}`", work.name()), &error))?;
-    let gone: Vec<String> = rows.iter().map(|row| deleted_row(row.get(0), row.get(1))).collect();
-    let a_line = if gone.len() > KEYS_A_LINE { KEYS_A_LINE } else { 1 };
-    for keys in gone.chunks(a_line) {
-        log::info!(target: work.stage_name(), "deleted from {}: {}", work.name(), keys.join(", "));
-    }
-    Ok(rows.len() as u64)
-}
-
-fn deleted_row(key: &str, cascaded_from: Option<&str>) -> String {
-    match cascaded_from {
-        Some(parent) => format!("{key} with its {parent}"),
-        None => key.to_string(),
-    }
+    let deleted = tx.execute(&statement, &[&run_id, &work.job.table.name]);
+    deleted.map_err(|error| failure(&format!("could not delete from `{}`", work.name()), &error))
 }
 
 /// Creates the table of keys that go, and fills it.

@@ -1,10 +1,11 @@
 //! Loading: the client killed, the server killed, the connection cut, the disk full: at any moment, the tables are those
 //! of the old night or of the new one, and the next load ends exact.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -218,23 +219,25 @@ fn a_connection_that_is_cut_anywhere_leaves_one_night() {
     cut_connections(12);
 }
 
+/// A session on the embedded server, which may be recovering.
+fn patiently(space: &Space) -> Client {
+    let server = embedded::started(&space.paths()).unwrap();
+    let address = format!("host={} user=mirror42 dbname=mirror42", server.socket.display());
+    let began = Instant::now();
+    loop {
+        match Client::connect(&address, NoTls) {
+            Ok(client) => return client,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Kills the loader, the server's process for it, or the whole server, at random moments of loads.
 fn kill_at_random(kills: usize) {
     let space = Space::new().file("pipeline.toml", PIPELINE).file("schema.sql", SCHEMA);
     watch(space.path());
-    let connect = || {
-        let server = embedded::started(&space.paths()).unwrap();
-        let address = format!("host={} user=mirror42 dbname=mirror42", server.socket.display());
-        let began = Instant::now();
-        loop {
-            match Client::connect(&address, NoTls) {
-                Ok(client) => return client,
-                // It recovers.
-                Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let connect = || patiently(&space);
     night(&space, 1);
     load(&space);
     let nights = Nights::of(&space, connect);
@@ -296,9 +299,81 @@ fn a_kill_of_anybody_leaves_one_night() {
     kill_at_random(6);
 }
 
+/// A file system of memory with little room, for as long as this is held.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn mount(folder: &Path) -> Option<SmallDisk> {
+        fs::create_dir_all(folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=200m,mode=755", "tmpfs"]).arg(folder).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| SmallDisk(folder.to_path_buf()))
+    }
+
+    /// Leaves so many bytes free, until the file that is returned is removed.
+    fn fill(&self, free: u64) -> PathBuf {
+        let path = self.0.join("ballast");
+        let mut file = fs::File::create(&path).unwrap();
+        let block = vec![0; 1 << 16];
+        while file.write_all(&block).is_ok() {}
+        let size = file.metadata().unwrap().len();
+        file.set_len(size.saturating_sub(free)).unwrap();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Loads while the server's disk has no room, or little.
+fn fill_the_disk(times: usize) {
+    let space = Space::new().file("pipeline.toml", PIPELINE).file("schema.sql", SCHEMA);
+    let Some(disk) = SmallDisk::mount(&space.path().join("data")) else {
+        eprintln!("skipped: this user may not mount a small disk");
+        return;
+    };
+    watch(space.path());
+    let connect = || patiently(&space);
+    let nights = Nights::of(&space, connect);
+    let mut random = Rng::with_seed(3);
+    let (mut at, mut failed) = (0, 0);
+    for i in 0..times {
+        let to = 1 - at;
+        night(&space, to as u64 + 1);
+        let old_state = state(&mut connect());
+        let free = random.u64(..3 << 20) / (1 + i as u64 % 3);
+        let ballast = disk.fill(free);
+        let outcome = space.run("mirror42-load", &["-q"]);
+        fs::remove_file(ballast).unwrap();
+        let what = format!("{free} bytes free");
+        let is_new = check(&mut connect(), &nights.seen[at], &old_state, &nights.seen[to], &what);
+        if outcome.code != Some(0) {
+            failed += 1;
+            assert_eq!(outcome.code, Some(1), "{what}: {}", outcome.stderr);
+            assert!(!is_new || !outcome.stderr.contains("Nothing was loaded"), "{what}: {}", outcome.stderr);
+        }
+        load(&space);
+        assert!(seen(&mut connect()) == nights.seen[to], "{what}: the next load is not exact");
+        at = to;
+    }
+    assert!(failed > 0, "the disk was never full");
+    println!("{times} loads with a full disk: {failed} failed, every one left one night whole");
+    assert_eq!(space.run("mirror42", &["-q", "db", "stop"]).code, Some(0));
+}
+
+#[test]
+fn a_full_disk_leaves_one_night() {
+    fill_the_disk(3);
+}
+
 #[test]
 #[ignore = "a campaign of minutes: make chaos"]
 fn campaign_of_200_kills_and_200_cuts() {
     kill_at_random(200);
     cut_connections(200);
+    fill_the_disk(60);
 }
