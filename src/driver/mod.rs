@@ -203,7 +203,7 @@ fn run_and_tell(
     }
     if targets.load {
         let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline.name, Some(&options.run_id))?;
+        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
         cli::print(format_args!(
             "{}\n\n{}",

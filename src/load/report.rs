@@ -10,7 +10,7 @@ use super::work::Work;
 use crate::cli;
 use crate::error::{Result, printable};
 use crate::files::{self, Layout};
-use crate::pg::failure;
+use crate::pg::{failure, ledger};
 
 /// Rows of each kind that are shown of a table.
 const SHOWN_ROWS: i64 = 20;
@@ -117,6 +117,7 @@ fn table(tx: &mut Transaction, plan: &Plan, work: &Work) -> Result<Table> {
         first_changed: Vec::new(),
         duration_ms: work.duration_ms as u64,
     };
+    let schema = &plan.pipeline.ledger;
     let failed = |error: postgres::Error| failure("could not read the ledger of loads", &error);
     if counts.updated > 0 {
         let columns =
@@ -127,13 +128,13 @@ fn table(tx: &mut Transaction, plan: &Plan, work: &Work) -> Result<Table> {
     if plan.dry_run && counts.deleted > 0 {
         let query = "select key::text, cascaded_from from mirror42.deletions where run_id = $1 and table_name = $2
                      order by key limit $3";
-        let rows = tx.query(query, &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
+        let rows = tx.query(&ledger::sql(query, schema), &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
         table.first_deleted = rows.iter().map(|row| Deleted { key: row.get(0), cascaded_from: row.get(1) }).collect();
     }
     if plan.dry_run && counts.updated > 0 {
         let query = "select key::text, old::text, new::text from mirror42.changes where run_id = $1 and table_name = $2
                      order by key limit $3";
-        let rows = tx.query(query, &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
+        let rows = tx.query(&ledger::sql(query, schema), &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
         table.first_changed =
             rows.iter().map(|row| Changed { key: row.get(0), old: row.get(1), new: row.get(2) }).collect();
     }

@@ -103,13 +103,14 @@ pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> R
     let key = &work.job.table.primary_key;
     let query = format!(
         "with gone as (delete from {} t using {} g where {} returning t.*), \
-              kept as (insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from) \
+              kept as (insert into {}.deletions (run_id, table_name, key, row, cascaded_from) \
                        select $1, $2, {}, to_jsonb(gone), {} from gone \
                        returning key::text, cascaded_from) \
          select * from kept",
         work.job.table.quoted,
         work.gone,
         join_condition("t", key, "g", key),
+        ledger_of(work),
         json_of("gone", key.iter()),
         cascaded_from(all, work),
     );
@@ -121,6 +122,11 @@ pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> R
         log::info!(target: work.stage_name(), "deleted from {}: {}", work.name(), keys.join(", "));
     }
     Ok(rows.len() as u64)
+}
+
+/// The schema of the ledger, as SQL takes it.
+fn ledger_of(work: &Work) -> String {
+    quoted(&work.job.export.pipeline.ledger)
 }
 
 fn deleted_row(key: &str, cascaded_from: Option<&str>) -> String {
@@ -227,8 +233,9 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
         members.collect::<Vec<_>>().join(" || ")
     };
     let note = format!(
-        "insert into mirror42.changes (run_id, table_name, key, old, new) \
+        "insert into {}.changes (run_id, table_name, key, old, new) \
          select $1, $2, {}, {}, {} from {delta} d join {table} t on {} where {differs}",
+        ledger_of(work),
         json_of("t", job.table.primary_key.iter()),
         side("t"),
         side("d"),

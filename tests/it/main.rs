@@ -12,6 +12,7 @@ mod extract;
 mod fetch;
 mod fetch_connections;
 mod fetch_faults;
+mod ledger;
 mod limiter;
 mod load;
 mod load_crash;
