@@ -25,19 +25,21 @@ pub struct Report {
     peak_memory_bytes: Option<u64>,
 }
 
-/// How long the parts took, of all tables together.
+/// How long the parts took, of all tables together: milliseconds, to the microsecond.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Phases {
     /// Locks, catalog, ledger.
-    pub begin_ms: u64,
-    /// Reading exports and tables; filling the tables that were empty.
-    pub compare_ms: u64,
-    pub prune_ms: u64,
-    pub update_ms: u64,
-    pub insert_ms: u64,
+    pub begin_ms: f64,
+    /// Filling the tables that were empty, from reading the export on.
+    pub copy_ms: f64,
+    /// Reading the other exports and tables.
+    pub compare_ms: f64,
+    pub prune_ms: f64,
+    pub update_ms: f64,
+    pub insert_ms: f64,
     /// Checking the foreign keys of new tables.
-    pub foreign_keys_ms: u64,
-    pub checks_ms: u64,
+    pub foreign_keys_ms: f64,
+    pub checks_ms: f64,
 }
 
 #[derive(Debug, Serialize)]

@@ -35,8 +35,8 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     let mut differ = Differ::new(tx, &jobs)?;
     let mut phases = Phases { begin_ms: clock.lap_ms(), ..Phases::default() };
 
-    let mut all = compare_all(tx, plan, &mut differ, jobs)?;
-    phases.compare_ms = clock.lap_ms();
+    let mut all = compare_all(tx, plan, &mut differ, jobs, &mut phases)?;
+    clock.lap_ms();
     for work in &all {
         let allowed = plan.allowed.iter().find(|(table, _)| table == work.name()).map(|(_, rows)| *rows);
         write::guard(tx, &all, work, allowed)?;
@@ -71,10 +71,10 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    fn lap_ms(&mut self) -> u64 {
+    fn lap_ms(&mut self) -> f64 {
         let lap = self.0.elapsed();
         self.0 = Instant::now();
-        lap.as_millis() as u64
+        lap.as_micros() as f64 / 1e3
     }
 }
 
@@ -124,7 +124,9 @@ fn compare_all<'a>(
     plan: &Plan,
     differ: &mut Differ,
     jobs: Vec<Job<'a>>,
+    phases: &mut Phases,
 ) -> Result<Vec<Work<'a>>> {
+    let mut clock = Clock::new();
     let empty = empty_tables(tx, &jobs)?;
     let folder = plan.pipeline.paths.state();
     files::create_dir(&folder)?;
@@ -147,6 +149,10 @@ fn compare_all<'a>(
             if work.counts.deleted > 0 {
                 write::create_gone_by_delta(tx, &work)?;
             }
+        }
+        match work.way {
+            Way::Direct => phases.copy_ms += clock.lap_ms(),
+            _ => phases.compare_ms += clock.lap_ms(),
         }
         work.duration_ms = began.elapsed().as_millis();
         log::debug!(target: work.stage_name(), "compared in {} ms", work.duration_ms);
@@ -306,7 +312,12 @@ fn write_one(
 ) -> Result<()> {
     let refused = match std::mem::replace(&mut work.way, Way::Direct) {
         Way::Direct => None,
-        Way::Later => copy_directly(tx, differ, work)?,
+        Way::Later => {
+            let mut clock = Clock::new();
+            let refused = copy_directly(tx, differ, work)?;
+            phases.copy_ms += clock.lap_ms();
+            refused
+        }
         Way::Diff { new, changed } => write_differences(tx, work, new, changed, run_id, phases)?,
         Way::Plain => Some(String::new()).filter(|_| work.counts.inserted + work.counts.updated > 0),
     };
