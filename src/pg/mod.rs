@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod checks;
 pub mod embedded;
 pub mod ledger;
+pub mod scratch;
 mod tls;
 
 use std::time::Duration;

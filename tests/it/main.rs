@@ -18,6 +18,7 @@ mod load;
 mod load_crash;
 mod load_refusals;
 mod load_values;
+mod loadtest;
 mod login;
 mod paging;
 mod pgbouncer;
