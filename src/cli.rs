@@ -1,7 +1,9 @@
 //! What the command lines share: the flags, and the way from arguments to an exit code.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, Parser};
 use log::LevelFilter;
@@ -49,6 +51,70 @@ pub struct DatabaseArgs {
     /// The database, in place of `DATABASE_URL`; with neither, the embedded server under data/
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+}
+
+/// What a night of synthetic exports differs by from the one before.
+#[derive(Args, Clone, Debug)]
+pub struct NightArgs {
+    /// The share of the rows that change in a night, such as 1% or 0.01
+    #[arg(long, default_value = "1%", value_name = "SHARE")]
+    pub changed: Share,
+    /// The share of the rows that go in a night; as many new ones come
+    #[arg(long, default_value = "0.5%", value_name = "SHARE")]
+    pub deleted: Share,
+}
+
+/// Of so many rows, what a night differs by from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Night {
+    pub changed: u64,
+    /// Rows that go, and that come.
+    pub replaced: u64,
+}
+
+impl NightArgs {
+    /// The numbers of rows.
+    pub fn of(&self, rows: u64) -> Result<Night> {
+        let night = Night { changed: self.changed.of(rows), replaced: self.deleted.of(rows) };
+        let Night { changed, replaced } = night;
+        if changed + replaced > rows {
+            return Err(Error::usage(format!("cannot change {changed} rows and delete {replaced} others of {rows}"))
+                .hint("Make `--changed` and `--deleted` together at most 100%."));
+        }
+        Ok(night)
+    }
+}
+
+/// A part of all rows, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(f64);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Share, String> {
+        let share = match text.strip_suffix('%') {
+            Some(percent) => percent.parse().map(|percent: f64| percent / 100.0),
+            None => text.parse(),
+        };
+        match share {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Share(share)),
+            _ => Err("expected a share from 0 to 1, such as 1% or 0.01".to_owned()),
+        }
+    }
+}
+
+impl Share {
+    fn of(self, rows: u64) -> u64 {
+        (self.0 * rows as f64).round() as u64
+    }
+}
+
+/// As a flag takes it.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
 }
 
 /// What a load may do this once.
@@ -178,5 +244,22 @@ pub fn report(name: &str, error: &Error) {
     match progress::mode() {
         progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
         progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_or_refused() {
+        assert_eq!("1%".parse(), Ok(Share(0.01)));
+        assert_eq!("0.5%".parse(), Ok(Share(0.005)));
+        assert_eq!("0.25".parse(), Ok(Share(0.25)));
+        assert_eq!("100%".parse(), Ok(Share(1.0)));
+        for text in ["101%", "-1%", "1.5", "NaN", "%", "", "one"] {
+            assert_eq!(text.parse::<Share>(), Err("expected a share from 0 to 1, such as 1% or 0.01".to_owned()));
+        }
+        assert_eq!(Share(0.005).to_string().parse(), Ok(Share(0.005)));
     }
 }

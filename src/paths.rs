@@ -63,6 +63,11 @@ impl Paths {
         self.state().join("locks").join(stage)
     }
 
+    /// Held by the load test that is under way.
+    pub fn loadtest_lock(&self) -> PathBuf {
+        self.state().join("loadtest.lock")
+    }
+
     /// The stages that a forced run has still to fetch.
     pub fn forced(&self) -> PathBuf {
         self.state().join("forced")

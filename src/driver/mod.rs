@@ -5,6 +5,7 @@
 mod child;
 mod db;
 mod demo;
+mod loadtest;
 mod requests;
 mod run;
 mod schedule;
@@ -84,6 +85,24 @@ enum Verb {
         #[command(flatten)]
         demo: demo::DemoArgs,
     },
+    /// Say how fast this machine and its database load, phase by phase
+    ///
+    /// Synthetic exports are loaded into a scratch schema of the database, which is dropped in the end. Nothing of
+    /// the mirror is read or changed.
+    Loadtest {
+        #[command(flatten)]
+        loadtest: loadtest::LoadtestArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Remove what the load test that holds the standard input has made, when it ends
+    #[command(hide = true)]
+    LoadtestGuardian {
+        #[arg(value_name = "SCHEMA")]
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -115,6 +134,12 @@ pub fn run(args: Args) -> Result<()> {
             status::status(&context, database.url(&context.secrets).as_ref())
         }
         Verb::Demo { demo } => run_demo(context, &args.common, &demo),
+        Verb::Loadtest { loadtest, database } => {
+            loadtest::run(&context, &args.common, &loadtest, database.url(&context.secrets).as_ref())
+        }
+        Verb::LoadtestGuardian { name, database } => {
+            loadtest::guard(&context, database.url(&context.secrets).as_ref(), &name)
+        }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }
@@ -203,7 +228,7 @@ fn run_and_tell(
     }
     if targets.load {
         let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline.name, Some(&options.run_id))?;
+        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
         cli::print(format_args!(
             "{}\n\n{}",

@@ -144,6 +144,11 @@ fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Res
 pub fn output(context: &Context, options: &Options, program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = command(context, options, program)?;
     command.args(arguments);
+    output_of(command, program)
+}
+
+/// As [`output`], of a command that is ready.
+pub fn output_of(command: Command, program: &str) -> Result<String> {
     let (sender, receiver) = channel();
     let mut child = child::spawn(command, 0, Stdio::piped(), sender)?;
     let told = receiver.iter().find_map(|message| match message {

@@ -53,7 +53,7 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     }
     let mut client = pg::connect(&pipeline.paths, url, "status")?;
     let mut tables = table(&["Table", "Rows", "Last load", "Inserted", "Updated", "Deleted", "Data of"], 1..6);
-    let entries = ledger::last_of_each_table(&mut client, &pipeline.name)?;
+    let entries = ledger::last_of_each_table(&mut client, pipeline)?;
     for entry in &entries {
         let counts = &entry.counts;
         let count = |n: i64| number(n.unsigned_abs());

@@ -94,7 +94,12 @@ fn write_one(
 ) -> Result<()> {
     let refused = match work.way {
         Way::Direct => return Ok(()),
-        Way::Later => copy_directly(tx, differ, work)?,
+        Way::Later => {
+            let mut clock = Clock::new();
+            let refused = copy_directly(tx, differ, work)?;
+            phases.copy_ms += clock.lap_ms();
+            refused
+        }
         Way::Diff { .. } => write_differences(order, tx, work, run_id, phases)?,
         Way::Plain => return write_by_delta(order, tx, work, run_id, phases),
     };

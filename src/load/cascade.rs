@@ -4,7 +4,7 @@
 use postgres::Transaction;
 
 use super::work::Work;
-use super::write::{SHOWN_KEYS, json_of, rows_that_go};
+use super::write::{SHOWN_KEYS, json_of, ledger_of, rows_that_go};
 use crate::error::{Error, Result};
 use crate::pg::{failure, join_condition};
 
@@ -49,9 +49,10 @@ fn note_children(tx: &mut Transaction, parents: &Rows, work: &Work, run_id: &str
         tx.batch_execute(&keep).map_err(&failed)?;
         let columns = if child.primary_key.is_empty() { &child.columns } else { &child.primary_key };
         let insert = format!(
-            "with noted as (insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from)
+            "with noted as (insert into {}.deletions (run_id, table_name, key, row, cascaded_from)
                             select $1, $2, {}, to_jsonb(c), $3 from {table} c returning key::text)
              select count(*) over (), key from noted limit {SHOWN_KEYS}",
+            ledger_of(work),
             json_of("c", columns.iter())
         );
         let rows = tx.query(&insert, &[&run_id, &child.name, &parents.table]).map_err(&failed)?;

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use postgres::Transaction;
 
+use super::report::Phases;
+use super::steps::Clock;
 use super::work::{Counts, Way, Work};
 use super::{Plan, write};
 use crate::diff::buffer::Pool;
@@ -21,7 +23,9 @@ pub fn compare_all<'a>(
     plan: &Plan,
     differ: &mut Differ,
     jobs: Vec<Job<'a>>,
+    phases: &mut Phases,
 ) -> Result<Vec<Work<'a>>> {
+    let mut clock = Clock::new();
     let empty = empty_tables(tx, &jobs)?;
     let folder = plan.pipeline.paths.state();
     files::create_dir(&folder)?;
@@ -45,6 +49,10 @@ pub fn compare_all<'a>(
             if work.counts.deleted > 0 {
                 write::create_gone_by_delta(tx, &work)?;
             }
+        }
+        match work.way {
+            Way::Direct => phases.copy_ms += clock.lap_ms(),
+            _ => phases.compare_ms += clock.lap_ms(),
         }
         work.duration_ms = began.elapsed().as_millis();
         log::debug!(target: work.stage_name(), "compared in {} ms", work.duration_ms);

@@ -55,7 +55,7 @@ pub struct Args {
     /// Load all.json as it is, though its receipt is missing or tells of another file
     #[arg(long)]
     pub trust_exports: bool,
-    /// How the ledger (mirror42.runs) calls this load; the time and the process when absent
+    /// How the ledger (its table `runs`) calls this load; the time and the process when absent
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
     /// Write what the load did, and how long each part took, as JSON

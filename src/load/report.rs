@@ -10,7 +10,7 @@ use super::work::Work;
 use crate::cli;
 use crate::error::{Result, printable};
 use crate::files::{self, Layout};
-use crate::pg::failure;
+use crate::pg::{failure, ledger};
 
 /// Rows of each kind that are shown of a table.
 const SHOWN_ROWS: i64 = 20;
@@ -27,19 +27,21 @@ pub struct Report {
     peak_memory_bytes: Option<u64>,
 }
 
-/// How long the parts took, of all tables together.
+/// How long the parts took, of all tables together: milliseconds, to the microsecond.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Phases {
     /// Locks, catalog, ledger.
-    pub begin_ms: u64,
-    /// Reading exports and tables; filling the tables that were empty.
-    pub compare_ms: u64,
-    pub prune_ms: u64,
-    pub update_ms: u64,
-    pub insert_ms: u64,
+    pub begin_ms: f64,
+    /// Filling the tables that were empty, from reading the export on.
+    pub copy_ms: f64,
+    /// Reading the other exports and tables.
+    pub compare_ms: f64,
+    pub prune_ms: f64,
+    pub update_ms: f64,
+    pub insert_ms: f64,
     /// Checking the foreign keys of new tables.
-    pub foreign_keys_ms: u64,
-    pub checks_ms: u64,
+    pub foreign_keys_ms: f64,
+    pub checks_ms: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +121,7 @@ fn table(tx: &mut Transaction, plan: &Plan, work: &Work) -> Result<Table> {
         first_changed: Vec::new(),
         duration_ms: work.duration_ms as u64,
     };
+    let schema = &plan.pipeline.ledger;
     let failed = |error: postgres::Error| failure("could not read the ledger of loads", &error);
     if counts.updated > 0 {
         let columns =
@@ -129,13 +132,13 @@ fn table(tx: &mut Transaction, plan: &Plan, work: &Work) -> Result<Table> {
     if plan.dry_run && counts.deleted > 0 {
         let query = "select key::text, cascaded_from from mirror42.deletions where run_id = $1 and table_name = $2
                      order by key limit $3";
-        let rows = tx.query(query, &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
+        let rows = tx.query(&ledger::sql(query, schema), &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
         table.first_deleted = rows.iter().map(|row| Deleted { key: row.get(0), cascaded_from: row.get(1) }).collect();
     }
     if plan.dry_run && counts.updated > 0 {
         let query = "select key::text, old::text, new::text from mirror42.changes where run_id = $1 and table_name = $2
                      order by key limit $3";
-        let rows = tx.query(query, &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
+        let rows = tx.query(&ledger::sql(query, schema), &[&plan.run_id, &table.table, &SHOWN_ROWS]).map_err(failed)?;
         table.first_changed =
             rows.iter().map(|row| Changed { key: row.get(0), old: row.get(1), new: row.get(2) }).collect();
     }
@@ -169,7 +172,7 @@ impl Orphans {
 /// Every deletion into the log, once it is sure.
 pub fn log_deletions(client: &mut Client, plan: &Plan) -> Result<()> {
     let rows = client
-        .query(include_str!("../sql/deletions_of_run.sql"), &[&plan.run_id])
+        .query(&ledger::sql(include_str!("../sql/deletions_of_run.sql"), &plan.pipeline.ledger), &[&plan.run_id])
         .map_err(|error| failure("could not read the ledger for the log of deletions", &error))?;
     let of_table = |row: &postgres::Row| row.get::<_, String>(0);
     for rows in rows.chunk_by(|a, b| of_table(a) == of_table(b)) {

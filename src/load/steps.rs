@@ -10,12 +10,9 @@ use crate::diff::Differ;
 use crate::diff::job::{self, Job};
 use crate::error::{Error, Result};
 use crate::pg::checks::{self, Check};
-use crate::pg::{catalog, failure, ledger};
+use crate::pg::{self, catalog, failure, ledger};
 
 use report::{Phases, Report};
-
-/// "mirror42 load" in ASCII's eyes; any number would do, as long as every loader takes the same.
-const ADVISORY_LOCK: i64 = 0x6d69_7234_326c_6f61;
 
 /// The server notices within a second that a loader was killed (`client_connection_check_interval`), and then rolls back.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +24,7 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     let keys = catalog::foreign_keys(tx, &schema.tables)?;
     let jobs = job::jobs(plan.pipeline, &plan.exports, schema.tables, &keys)?;
     lock_tables(tx, &jobs)?;
-    ledger::ensure(tx)?;
+    ledger::ensure(tx, plan.pipeline)?;
     record_run(tx, plan, &jobs)?;
     // A table that anybody else has seen keeps its foreign keys.
     let aside = jobs.iter().flat_map(|job| &job.parents).filter(|_| schema.created);
@@ -35,8 +32,8 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     let mut differ = Differ::new(tx, &jobs)?;
     let mut phases = Phases { begin_ms: clock.lap_ms(), ..Phases::default() };
 
-    let mut all = compare::compare_all(tx, plan, &mut differ, jobs)?;
-    phases.compare_ms = clock.lap_ms();
+    let mut all = compare::compare_all(tx, plan, &mut differ, jobs, &mut phases)?;
+    clock.lap_ms();
     for work in &all {
         let allowed = plan.allowed.iter().find(|(table, _)| table == work.name()).map(|(_, rows)| *rows);
         write::guard(tx, &all, work, allowed)?;
@@ -45,7 +42,7 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     clock.lap_ms();
     write::restore_foreign_keys(tx, &restore)?;
     phases.foreign_keys_ms = clock.lap_ms();
-    record_tables(tx, &all, &plan.run_id)?;
+    record_tables(tx, plan, &all)?;
     check(tx, plan, &all)?;
     phases.checks_ms = clock.lap_ms();
     report::of(tx, plan, &all, phases)
@@ -59,10 +56,10 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    pub fn lap_ms(&mut self) -> u64 {
+    pub fn lap_ms(&mut self) -> f64 {
         let lap = self.0.elapsed();
         self.0 = Instant::now();
-        lap.as_millis() as u64
+        lap.as_micros() as f64 / 1e3
     }
 }
 
@@ -75,9 +72,11 @@ fn begin(tx: &mut Transaction, plan: &Plan) -> Result<()> {
         plan.pipeline.statement_timeout.as_millis()
     );
     tx.batch_execute(&settings).map_err(|error| failure("could not prepare the transaction", &error))?;
+    // A loader with another ledger is no concern of ours: what both want to write, the tables' locks keep apart.
+    let lock = pg::lock_key(&format!("load {}", plan.pipeline.ledger));
     let began = Instant::now();
     loop {
-        let locked = tx.query_one("select pg_try_advisory_xact_lock($1)", &[&ADVISORY_LOCK]);
+        let locked = tx.query_one("select pg_try_advisory_xact_lock($1)", &[&lock]);
         let locked = locked.map_err(|error| failure("could not take the loader's lock", &error))?;
         if locked.get(0) {
             return Ok(());
@@ -88,7 +87,7 @@ fn begin(tx: &mut Transaction, plan: &Plan) -> Result<()> {
         let paused = tx.batch_execute("select pg_sleep(0.05)");
         paused.map_err(|error| failure("could not wait for the loader's lock", &error))?;
     }
-    let holder = tx.query_opt(include_str!("../sql/lock_holder.sql"), &[&ADVISORY_LOCK]).ok().flatten();
+    let holder = tx.query_opt(include_str!("../sql/lock_holder.sql"), &[&lock]).ok().flatten();
     let error = Error::locked("another loader is at work on this database");
     Err(match holder {
         Some(row) => {
@@ -109,7 +108,8 @@ fn record_run(tx: &mut Transaction, plan: &Plan, jobs: &[Job]) -> Result<()> {
     let fetched: Option<Vec<&str>> = jobs.iter().map(|job| job.export.fetched_at.as_deref()).collect();
     let fetched_at = fetched.and_then(|times| times.into_iter().min());
     let (run_id, pipeline) = (&plan.run_id, &plan.pipeline.name);
-    tx.execute(include_str!("../sql/insert_run.sql"), &[run_id, pipeline, &fetched_at]).map_err(|error| {
+    let statement = ledger::sql(include_str!("../sql/insert_run.sql"), &plan.pipeline.ledger);
+    tx.execute(&statement, &[run_id, pipeline, &fetched_at]).map_err(|error| {
         if error.code() == Some(&postgres::error::SqlState::UNIQUE_VIOLATION) {
             return Error::usage(format!("a load called `{run_id}` is in the ledger already"))
                 .hint("Give another `--run-id`, or none.");
@@ -119,16 +119,18 @@ fn record_run(tx: &mut Transaction, plan: &Plan, jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
-fn record_tables(tx: &mut Transaction, all: &[Work], run_id: &str) -> Result<()> {
+fn record_tables(tx: &mut Transaction, plan: &Plan, all: &[Work]) -> Result<()> {
     let failed = |error: postgres::Error| failure("could not write to the ledger", &error);
-    let statement = tx.prepare(include_str!("../sql/insert_run_table.sql")).map_err(failed)?;
+    let (run_id, schema) = (&plan.run_id, &plan.pipeline.ledger);
+    let statement = ledger::sql(include_str!("../sql/insert_run_table.sql"), schema);
+    let statement = tx.prepare(&statement).map_err(failed)?;
     for work in all {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let Counts { inserted, updated, deleted, .. } = work.counts;
         tx.execute(
             &statement,
             &[
-                &run_id,
+                run_id,
                 &work.name(),
                 &work.stage_name(),
                 &work.read.sha256,
@@ -145,8 +147,8 @@ fn record_tables(tx: &mut Transaction, all: &[Work], run_id: &str) -> Result<()>
         )
         .map_err(failed)?;
     }
-    let finished = "update mirror42.runs set finished_at = clock_timestamp(), status = 'loaded' where id = $1";
-    tx.execute(finished, &[&run_id]).map_err(failed)?;
+    let finished = ledger::sql(include_str!("../sql/finish_run.sql"), schema);
+    tx.execute(&finished, &[run_id]).map_err(failed)?;
     Ok(())
 }
 

@@ -88,13 +88,9 @@ fn cascaded_from(all: &[Work], work: &Work) -> String {
 fn goes_with(parent: &Work, key: &ForeignKey) -> String {
     let primary = &parent.job.table.primary_key;
     let by_primary = key.parent_columns.iter().all(|column| primary.contains(column));
-    if by_primary {
-        let same = join_condition("p", &key.parent_columns, "gone", &key.child_columns);
-        format!("exists (select from {} p where {same})", parent.gone)
-    } else {
-        let same = join_condition("p", &key.parent_columns, "gone", &key.child_columns);
-        format!("exists (select from {} p where {same})", rows_that_go(parent))
-    }
+    let going = if by_primary { parent.gone.clone() } else { rows_that_go(parent) };
+    let same = join_condition("p", &key.parent_columns, "gone", &key.child_columns);
+    format!("exists (select from {going} p where {same})")
 }
 
 /// Deletes the rows whose keys are gone, each into the ledger first.
@@ -103,16 +99,22 @@ pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> R
     let key = &work.job.table.primary_key;
     let statement = format!(
         "with gone as (delete from {} t using {} g where {} returning t.*) \
-         insert into mirror42.deletions (run_id, table_name, key, row, cascaded_from) \
+         insert into {}.deletions (run_id, table_name, key, row, cascaded_from) \
          select $1, $2, {}, to_jsonb(gone), {} from gone",
         work.job.table.quoted,
         work.gone,
         join_condition("t", key, "g", key),
+        ledger_of(work),
         json_of("gone", key.iter()),
         cascaded_from(all, work),
     );
     let deleted = tx.execute(&statement, &[&run_id, &work.job.table.name]);
     deleted.map_err(|error| failure(&format!("could not delete from `{}`", work.name()), &error))
+}
+
+/// The schema of the ledger, as SQL takes it.
+pub fn ledger_of(work: &Work) -> String {
+    quoted(&work.job.export.pipeline.ledger)
 }
 
 /// Creates the table of keys that go, and fills it.
@@ -223,8 +225,9 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
         members.collect::<Vec<_>>().join(" || ")
     };
     let note = format!(
-        "insert into mirror42.changes (run_id, table_name, key, old, new) \
+        "insert into {}.changes (run_id, table_name, key, old, new) \
          select $1, $2, {}, {}, {} from {delta} d join {table} t on {} where {differs}",
+        ledger_of(work),
         json_of("t", job.table.primary_key.iter()),
         side("t"),
         side("d"),

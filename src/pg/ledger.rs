@@ -1,11 +1,13 @@
-//! The ledger: schema `mirror42`, where every load stands with its counts and deletions. The loader
-//! writes it; validate and the driver (`status`, the summary of a run) read it.
+//! The ledger: where every load stands with its counts and deletions, in schema `mirror42` or the one that the
+//! pipeline names ([`Pipeline::ledger`]). The loader writes it; validate and the driver (`status`, the summary of a
+//! run) read it.
 
 use jiff::Timestamp;
 use postgres::GenericClient;
 
-use super::failure;
-use crate::error::Result;
+use super::{failure, quoted};
+use crate::error::{Error, Result};
+use crate::pipeline::{DEFAULT_LEDGER, Pipeline};
 
 /// A committed load.
 #[derive(Clone, Debug)]
@@ -48,31 +50,48 @@ pub fn new_run_id() -> String {
     format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id())
 }
 
-/// Whether the database has a ledger: it has one from the first load on.
-pub fn exists(client: &mut impl GenericClient) -> Result<bool> {
-    let row = client.query_one("select to_regclass('mirror42.runs') is not null", &[]).map_err(read_failed)?;
-    Ok(row.get(0))
+/// A statement of ours on the ledger that stands in `schema`. In the files under `src/sql/`, which psql can run as they
+/// are, the word `mirror42` is the name of that schema and nothing else.
+pub fn sql(text: &str, schema: &str) -> String {
+    match schema {
+        DEFAULT_LEDGER => text.to_string(),
+        _ => text.replace(DEFAULT_LEDGER, &quoted(schema)),
+    }
+}
+
+/// Whether the database has this table of the ledger.
+fn has(client: &mut impl GenericClient, schema: &str, table: &str) -> Result<bool> {
+    let name = format!("{}.{table}", quoted(schema));
+    let row = client.query_one("select to_regclass($1::text) is not null", &[&name]);
+    Ok(row.map_err(|error| read_failed(&error, schema))?.get(0))
+}
+
+/// Whether the database has the ledger that the pipeline names: it has one from the first load on.
+pub fn exists(client: &mut impl GenericClient, pipeline: &Pipeline) -> Result<bool> {
+    has(client, &pipeline.ledger, "runs")
 }
 
 /// Creates the ledger, or what it lacks since an older version created it.
-pub fn ensure(client: &mut impl GenericClient) -> Result<()> {
-    let newest = client.query_one("select to_regclass('mirror42.changes') is not null", &[]).map_err(read_failed)?;
-    if newest.get(0) {
+pub fn ensure(client: &mut impl GenericClient, pipeline: &Pipeline) -> Result<()> {
+    let schema = &pipeline.ledger;
+    if has(client, schema, "changes")? {
         return Ok(());
     }
-    let created = client.batch_execute(include_str!("../sql/ledger.sql"));
-    created.map_err(|error| failure("could not create the ledger of loads (schema `mirror42`)", &error))
+    let created = client.batch_execute(&sql(include_str!("../sql/ledger.sql"), schema));
+    created.map_err(|error| failure(&format!("could not create the ledger of loads (schema `{schema}`)"), &error))
 }
 
 /// The load of this id, or the last one of the pipeline.
-pub fn run(client: &mut impl GenericClient, pipeline: &str, id: Option<&str>) -> Result<Option<Run>> {
-    if !exists(client)? {
+pub fn run(client: &mut impl GenericClient, pipeline: &Pipeline, id: Option<&str>) -> Result<Option<Run>> {
+    if !exists(client, pipeline)? {
         return Ok(None);
     }
-    let rows = client.query(include_str!("../sql/run.sql"), &[&pipeline, &id]).map_err(read_failed)?;
+    let schema = &pipeline.ledger;
+    let failed = |error| read_failed(&error, schema);
+    let rows = client.query(&sql(include_str!("../sql/run.sql"), schema), &[&pipeline.name, &id]).map_err(failed)?;
     let Some(row) = rows.first() else { return Ok(None) };
     let id: String = row.get(0);
-    let tables = client.query(include_str!("../sql/run_tables.sql"), &[&id]).map_err(read_failed)?;
+    let tables = client.query(&sql(include_str!("../sql/run_tables.sql"), schema), &[&id]).map_err(failed)?;
     Ok(Some(Run {
         tables: tables.iter().map(table_of).collect(),
         id,
@@ -84,11 +103,12 @@ pub fn run(client: &mut impl GenericClient, pipeline: &str, id: Option<&str>) ->
 }
 
 /// What the last load of each table of the pipeline did to it: not all tables are in every load.
-pub fn last_of_each_table(client: &mut impl GenericClient, pipeline: &str) -> Result<Vec<RunTable>> {
-    if !exists(client)? {
+pub fn last_of_each_table(client: &mut impl GenericClient, pipeline: &Pipeline) -> Result<Vec<RunTable>> {
+    if !exists(client, pipeline)? {
         return Ok(Vec::new());
     }
-    let rows = client.query(include_str!("../sql/last_of_each_table.sql"), &[&pipeline]).map_err(read_failed)?;
+    let query = sql(include_str!("../sql/last_of_each_table.sql"), &pipeline.ledger);
+    let rows = client.query(&query, &[&pipeline.name]).map_err(|error| read_failed(&error, &pipeline.ledger))?;
     Ok(rows.iter().map(table_of).collect())
 }
 
@@ -116,6 +136,19 @@ fn time(microseconds: Option<i64>) -> Option<Timestamp> {
     Timestamp::from_microsecond(microseconds?).ok()
 }
 
-fn read_failed(error: postgres::Error) -> crate::error::Error {
-    failure("could not read the ledger of loads (schema `mirror42`)", &error)
+fn read_failed(error: &postgres::Error, schema: &str) -> Error {
+    failure(&format!("could not read the ledger of loads (schema `{schema}`)"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_may_stand_in_another_schema() {
+        let text = include_str!("../sql/run.sql");
+        assert_eq!(sql(text, DEFAULT_LEDGER), text);
+        assert!(sql(text, "user").contains("\n  from \"user\".runs\n"));
+        assert!(!sql(include_str!("../sql/ledger.sql"), "other").contains("mirror42"));
+    }
 }

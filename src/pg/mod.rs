@@ -1,5 +1,5 @@
 //! What load, validate and the driver share of Postgres: connecting, the embedded server, the catalog,
-//! and the ledger of loads (schema `mirror42`).
+//! and the ledger of loads.
 //!
 //! `postgres::Error` never reaches a reader as it is: its text hides the cause ("db error"). It crosses
 //! the one bridge, [`failure`].
@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod checks;
 pub mod embedded;
 pub mod ledger;
+pub mod scratch;
 mod tls;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use postgres::error::SqlState;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::error::{Error, Result, excerpt, lower_first};
+use crate::files;
 use crate::paths::Paths;
 use crate::pipeline::Secret;
 
@@ -126,6 +128,13 @@ fn cause_text(error: &postgres::Error) -> String {
         cause = source;
     }
     lower_first(&cause.to_string())
+}
+
+/// The advisory lock of that name, as every process of ours calls it.
+pub fn lock_key(name: &str) -> i64 {
+    let hash = files::sha256_of(format!("mirror42 {name}").as_bytes());
+    // 60 bits always are a number.
+    i64::from_str_radix(&hash[..15], 16).unwrap_or_default()
 }
 
 /// `name` as SQL takes it literally.

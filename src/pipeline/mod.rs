@@ -29,6 +29,9 @@ pub use toml_view::parse_duration;
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
 
+/// The schema of the ledger, where the file names none.
+pub const DEFAULT_LEDGER: &str = "mirror42";
+
 /// A whole pipeline file.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -38,6 +41,8 @@ pub struct Pipeline {
     pub name: String,
     /// The file that can rebuild an empty database, relative to the root.
     pub schema: PathBuf,
+    /// The schema of the ledger of loads: a plain name ([`schema_name`]).
+    pub ledger: String,
     /// How old fetched pages may be and still count as current.
     pub max_age: Duration,
     /// How old the mirror may be before `status` and `validate` complain.
@@ -434,6 +439,17 @@ pub fn base_url(text: &str) -> Result<String, String> {
         return Err(format!("is {text:?}, expected an address that begins with `https://` or `http://`"));
     }
     Ok(text.trim_end_matches('/').to_string())
+}
+
+/// A schema's name that needs no quotes to be what it is (but a word of SQL does); or what was expected.
+pub fn schema_name(text: &str) -> Result<String, String> {
+    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match first && text.len() <= 63 && text.chars().all(plain) {
+        true if text.starts_with("pg_") => Err("names that begin with `pg_` are Postgres's own".to_owned()),
+        true => Ok(text.to_owned()),
+        false => Err("expected lower-case letters, digits and underscores, of which the first is no digit".to_owned()),
+    }
 }
 
 /// The candidate that a misspelt `name` most likely meant, if one is near.

@@ -55,6 +55,7 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         paths: Paths::new(folder),
         name: head.need("name")?.name()?,
         schema: PathBuf::from(or(head.take("schema"), Value::name, "schema.sql".to_string())?),
+        ledger: or(head.take("ledger"), ledger, super::DEFAULT_LEDGER.to_string())?,
         max_age,
         stale_after: or(head.take("stale_after"), Value::duration, STALE_AFTER)?,
         max_delete: head.take("max_delete").map_or(Ok(MAX_DELETE), max_delete)?,
@@ -67,6 +68,11 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
     };
     head.finish()?;
     Ok(pipeline)
+}
+
+fn ledger(value: &Value) -> Result<String> {
+    let plain = "a plain name of a schema, such as \"mirror42\": lower-case letters, digits and underscores";
+    super::schema_name(&value.string()?).map_err(|_| value.wrong(plain))
 }
 
 fn api(mut view: View) -> Result<Api> {

@@ -94,7 +94,7 @@ fn findings(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Vec<Finding>> {
     let tables: Vec<Table> = found.into_iter().flatten().collect();
     keys(tx, &tables, &mut findings)?;
     foreign_keys(tx, &tables, &mut findings)?;
-    let mut loads = ledger::last_of_each_table(tx, &pipeline.name)?;
+    let mut loads = ledger::last_of_each_table(tx, pipeline)?;
     loads.retain(|load| names.contains(&load.table.as_str())); // the pipeline may have lost a table
     counts(tx, pipeline, &tables, &loads, &mut findings)?;
     findings.push(age(pipeline, &loads));

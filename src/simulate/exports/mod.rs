@@ -9,13 +9,14 @@ mod project;
 mod record;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
 
-use crate::error::{Error, Result};
+use crate::cli::{Night, NightArgs};
+use crate::error::Result;
 use crate::paths::Paths;
+use crate::pipeline::{DEFAULT_LEDGER, schema_name};
 use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt};
 use crate::{export, files, log as logs};
 use nights::Nights;
@@ -31,69 +32,46 @@ pub struct Exports {
     /// Seed of the synthetic data
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// The share of the rows that change in a night, such as 1% or 0.01
-    #[arg(long, default_value = "1%", value_name = "SHARE")]
-    pub changed: Share,
-    /// The share of the rows that go in a night; as many new ones come
-    #[arg(long, default_value = "0.5%", value_name = "SHARE")]
-    pub deleted: Share,
+    #[command(flatten)]
+    pub nightly: NightArgs,
     /// Nights after the first
     #[arg(long, default_value_t = 0, value_name = "K", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub night: u32,
+    #[command(flatten)]
+    pub project: ProjectArgs,
+}
+
+/// What pipeline.toml and schema.sql are to say.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ProjectArgs {
     /// Give the big table a foreign key to projects, which Postgres checks row by row
     #[arg(long)]
     pub foreign_keys: bool,
+    /// Give the pipeline checks, which read the big table
+    #[arg(long)]
+    pub checks: bool,
     /// Schema of the tables
-    #[arg(long, value_name = "NAME", value_parser = schema_name)]
+    #[arg(long, value_name = "NAME", value_parser = schema_of_tables)]
     pub schema: Option<String>,
+    /// Schema of the loader's ledger; `mirror42` when absent
+    #[arg(long, value_name = "NAME", value_parser = schema_name)]
+    pub ledger: Option<String>,
 }
 
-/// A part of all rows, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share(f64);
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Share, String> {
-        let share = match text.strip_suffix('%') {
-            Some(percent) => percent.parse().map(|percent: f64| percent / 100.0),
-            None => text.parse(),
-        };
-        match share {
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Share(share)),
-            _ => Err("expected a share from 0 to 1, such as 1% or 0.01".to_owned()),
-        }
-    }
-}
-
-impl Share {
-    fn of(self, rows: u64) -> u64 {
-        (self.0 * rows as f64).round() as u64
-    }
-}
-
-fn schema_name(text: &str) -> Result<String, String> {
-    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    match first && text.len() <= 63 && text.chars().all(plain) {
-        true if text == "mirror42" => Err("`mirror42` is the schema of the loader's ledger".to_owned()),
-        true => Ok(text.to_owned()),
-        false => Err("expected lower-case letters, digits and underscores, of which the first is no digit".to_owned()),
+fn schema_of_tables(text: &str) -> Result<String, String> {
+    match text {
+        DEFAULT_LEDGER => Err(format!("`{DEFAULT_LEDGER}` is the schema of the loader's ledger")),
+        _ => schema_name(text),
     }
 }
 
 /// Writes the folder as it is on the night, and says what a load of it will find after the night before.
 pub fn write(options: &Exports) -> Result<()> {
     let (rows, night) = (options.rows, options.night);
-    let (changed, replaced) = (options.changed.of(rows), options.deleted.of(rows));
-    if changed + replaced > rows {
-        return Err(Error::usage(format!("cannot change {changed} rows and delete {replaced} others of {rows}"))
-            .hint("Make `--changed` and `--deleted` together at most 100%."));
-    }
+    let Night { changed, replaced } = options.nightly.of(rows)?;
     let began = Instant::now();
     let paths = Paths::new(&options.folder);
-    project::write(&paths, options.schema.as_deref(), options.foreign_keys)?;
+    project::write(&paths, &options.project)?;
     let words = Words::new(options.seed);
     for (stage, records) in [("01_campuses", &words.campuses), ("02_projects", &words.projects)] {
         write_export(&paths, stage, |export| records.iter().try_for_each(|record| export.record(record)))?;
@@ -160,21 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_read_or_refused() {
-        assert_eq!("1%".parse(), Ok(Share(0.01)));
-        assert_eq!("0.5%".parse(), Ok(Share(0.005)));
-        assert_eq!("0.25".parse(), Ok(Share(0.25)));
-        assert_eq!("100%".parse(), Ok(Share(1.0)));
-        for text in ["101%", "-1%", "1.5", "NaN", "%", "", "one"] {
-            assert_eq!(text.parse::<Share>(), Err("expected a share from 0 to 1, such as 1% or 0.01".to_owned()));
-        }
-    }
-
-    #[test]
     fn names_of_schemas_are_taken_or_refused() {
-        assert_eq!(schema_name("bench_2"), Ok("bench_2".to_owned()));
-        for name in ["", "2nd", "Bench", "a.b", "a b", "a\"b", "mirror42"] {
-            assert!(schema_name(name).is_err(), "{name}");
+        assert_eq!(schema_of_tables("bench_2"), Ok("bench_2".to_owned()));
+        for name in ["", "2nd", "Bench", "a.b", "a b", "a\"b", "pg_bench", "mirror42"] {
+            assert!(schema_of_tables(name).is_err(), "{name}");
         }
+        assert_eq!(schema_name("mirror42"), Ok("mirror42".to_owned()));
     }
 }
