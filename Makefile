@@ -48,7 +48,8 @@ bench-load: build
 
 chaos: chaos-fetch
 	cargo test --locked --test it -- --ignored --exact --nocapture \
-	    resume::campaign_of_200_kills load_kills::campaign_of_200_kills_and_200_cuts
+	    resume::campaign_of_200_kills load_kills::campaign_of_200_kills_and_200_cuts \
+	    load_kills::campaign_of_100_full_disks
 
 chaos-fetch:
 	@scripts/setup.sh test

@@ -8,12 +8,19 @@ pub const ALL_JSON: &str = "all.json";
 #[derive(Clone, Debug)]
 pub struct Paths {
     root: PathBuf,
+    /// In place of `exports/`.
+    exports: Option<PathBuf>,
 }
 
 impl Paths {
     /// `root` is the folder of the pipeline file.
     pub fn new(root: impl Into<PathBuf>) -> Paths {
-        Paths { root: root.into() }
+        Paths { root: root.into(), exports: None }
+    }
+
+    /// The same, but for the exports, which are in another folder.
+    pub fn with_exports(&self, folder: impl Into<PathBuf>) -> Paths {
+        Paths { root: self.root.clone(), exports: Some(folder.into()) }
     }
 
     pub fn root(&self) -> &Path {
@@ -22,7 +29,7 @@ impl Paths {
 
     /// `exports/`: one folder a stage.
     pub fn exports(&self) -> PathBuf {
-        self.root.join("exports")
+        self.exports.clone().unwrap_or_else(|| self.root.join("exports"))
     }
 
     pub fn stage(&self, stage: &str) -> PathBuf {
@@ -99,6 +106,11 @@ impl Paths {
 
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
+    }
+
+    /// The exports of past nights: see [`crate::driver`].
+    pub fn snapshots(&self) -> PathBuf {
+        self.data().join("snapshots")
     }
 
     /// The private cluster of the embedded server.

@@ -6,9 +6,11 @@ mod child;
 mod db;
 mod demo;
 mod loadtest;
+mod replay;
 mod requests;
 mod run;
 mod schedule;
+mod snapshots;
 mod staleness;
 mod status;
 mod summary;
@@ -17,7 +19,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs};
+use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::limiter::Limiter;
@@ -103,6 +105,17 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Load the exports of a past night again, through the same loader and guard
+    ///
+    /// Asks nothing of the API. The next `run` puts the database back to the present.
+    Replay {
+        #[command(flatten)]
+        replay: replay::ReplayArgs,
+        #[command(flatten)]
+        guard: GuardArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -139,6 +152,13 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::LoadtestGuardian { name, database } => {
             loadtest::guard(&context, database.url(&context.secrets).as_ref(), &name)
+        }
+        Verb::Replay { replay, guard, database } => {
+            let url = database.url(&context.secrets);
+            guard.allowed(&context.pipeline)?;
+            let options =
+                Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
+            replay::run(&context, &args.common, &replay, &guard, &options)
         }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }

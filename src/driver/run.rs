@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::{self, Message, Told};
 use super::schedule::{Job, Schedule, Targets};
+use super::snapshots;
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
@@ -46,6 +47,12 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
         }
         match runner.wait() {
             Ok(Some(job)) => {
+                if matches!(job, Job::Load)
+                    && let Err(error) = snapshots::keep(&context.pipeline, &options.run_id)
+                {
+                    // The mirror is right all the same.
+                    log::warn!("the exports of this load are not kept: {error}");
+                }
                 schedule.finish(&job);
                 forced.update(context, &schedule)?;
             }

@@ -58,6 +58,9 @@ pub struct Args {
     /// How the ledger (its table `runs`) calls this load; the time and the process when absent
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
+    /// Load FOLDER/STAGE/all.json in the place of exports/STAGE/all.json
+    #[arg(long, value_name = "FOLDER")]
+    pub exports: Option<PathBuf>,
     /// Write what the load did, and how long each part took, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -74,7 +77,10 @@ pub struct Plan<'a> {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let context = args.common.open("load")?;
+    let mut context = args.common.open("load")?;
+    if let Some(folder) = &args.exports {
+        context.pipeline.paths = context.pipeline.paths.with_exports(folder);
+    }
     let pipeline = &context.pipeline;
     let allowed = args.guard.allowed(pipeline)?;
     let trust = if args.trust_exports { Trust::Exports } else { Trust::Receipts };

@@ -49,6 +49,8 @@ pub struct Pipeline {
     pub stale_after: Duration,
     /// What a table may lose in one load.
     pub max_delete: MaxDelete,
+    /// How many nights' exports are kept after their load.
+    pub keep_exports: u32,
     /// What is done with characters that no column can hold.
     pub nul: Nul,
     /// The longest that a load waits for a lock; zero: as long as it takes.

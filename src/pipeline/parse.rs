@@ -16,6 +16,7 @@ use crate::paths::Paths;
 const MAX_AGE: Duration = Duration::from_secs(20 * 3600);
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 const MAX_DELETE: MaxDelete = MaxDelete { share: 0.2, rows: None };
+const KEEP_EXPORTS: u32 = 30;
 // A reader of an hour must not hold up the night; who waits longer than this for a lock waits for somebody who forgot it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 // Ten million rows take a quarter of this on a small machine.
@@ -59,6 +60,7 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         max_age,
         stale_after: or(head.take("stale_after"), Value::duration, STALE_AFTER)?,
         max_delete: head.take("max_delete").map_or(Ok(MAX_DELETE), max_delete)?,
+        keep_exports: or(head.take("keep_exports"), |value| value.whole_number(0..=u32::MAX), KEEP_EXPORTS)?,
         nul: head.take("nul").map_or(Ok(Nul::Error), nul)?,
         lock_timeout: or(head.take("lock_timeout"), Value::duration, LOCK_TIMEOUT)?,
         statement_timeout: or(head.take("statement_timeout"), Value::duration, STATEMENT_TIMEOUT)?,

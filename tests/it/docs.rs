@@ -87,8 +87,18 @@ fn every_example_of_a_pipeline_file_is_one() {
 fn the_defaults_are_those_that_are_told() {
     let text = "[pipeline]\nname = \"t\"\n[api]\nbase_url = \"http://127.0.0.1\"\n\
                 [[stage]]\nname = \"s\"\nfetch = \"/s\"\nkey = [\"id\"]\n";
-    let Pipeline { schema, max_age, stale_after, max_delete, lock_timeout, statement_timeout, api, stages, .. } =
-        Pipeline::parse(Path::new("pipeline.toml"), text).unwrap();
+    let Pipeline {
+        schema,
+        max_age,
+        stale_after,
+        max_delete,
+        lock_timeout,
+        statement_timeout,
+        keep_exports,
+        api,
+        stages,
+        ..
+    } = Pipeline::parse(Path::new("pipeline.toml"), text).unwrap();
     let hours = |duration: std::time::Duration| format!("\"{}h\"", duration.as_secs() / 3600);
     let document = read("docs/pipeline.md");
     let told: BTreeMap<&str, &str> = document
@@ -104,6 +114,7 @@ fn the_defaults_are_those_that_are_told() {
     assert_eq!(told["max_age"], hours(max_age));
     assert_eq!(told["stale_after"], hours(stale_after));
     assert_eq!(told["max_delete"], format!("\"{}%\"", max_delete.share * 100.0));
+    assert_eq!(told["keep_exports"], keep_exports.to_string());
     assert_eq!(told["lock_timeout"], format!("\"{}s\"", lock_timeout.as_secs()));
     assert_eq!(told["statement_timeout"], format!("\"{}min\"", statement_timeout.as_secs() / 60));
     assert_eq!(told["timeout"], format!("\"{}s\"", api.timeout.as_secs()));

@@ -375,5 +375,10 @@ fn a_full_disk_leaves_one_night() {
 fn campaign_of_200_kills_and_200_cuts() {
     kill_at_random(200);
     cut_connections(200);
-    fill_the_disk(60);
+}
+
+#[test]
+#[ignore = "a campaign of minutes: make chaos"]
+fn campaign_of_100_full_disks() {
+    fill_the_disk(100);
 }

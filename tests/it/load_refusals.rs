@@ -20,6 +20,44 @@ fn the_guard_stops_a_load_that_would_delete_too_much() {
 }
 
 #[test]
+fn an_allowance_is_a_ceiling_for_one_load() {
+    let space = project();
+    load(&space);
+    space.export("05_projects", &[r#"{"id":1,"name":"Libft","difficulty":100}"#]);
+    space.export("06_campus_projects", &[r#"{"campus_id":1,"project_id":1}"#, r#"{"campus_id":9,"project_id":1}"#]);
+    let stderr = refused(&space, &["--allow-delete", "projects=1"], 4);
+    assert!(stderr.contains("  detail: Allowed by `--allow-delete` are 1.\n"), "{stderr}");
+    assert!(stderr.contains("`--allow-delete projects=2`"), "{stderr}");
+    // The allowance is of one table.
+    assert_eq!(
+        refused(&space, &["--allow-delete", "campuses=9"], 4).lines().next().unwrap(),
+        stderr.lines().next().unwrap()
+    );
+    let outcome = space.run("mirror42-load", &["-q", "--allow-delete", "projects=2"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    for (text, message) in [
+        ("projects", "`--allow-delete` is \"projects\", expected a table and a number, such as `projects=120`"),
+        ("project=1", "`--allow-delete` names `project`, which no stage fills"),
+    ] {
+        let outcome = space.run("mirror42-load", &["-q", "--allow-delete", text]);
+        assert_eq!(outcome.code, Some(2));
+        assert_eq!(outcome.stderr.lines().next().unwrap(), format!("mirror42-load: error: {message}"));
+    }
+}
+
+#[test]
+fn the_guard_counts_rows_where_the_pipeline_says_so() {
+    let space = project();
+    load(&space);
+    space.write("pipeline.toml", &PIPELINE.replace("\"50%\"", "{ share = \"90%\", rows = 1 }"));
+    space.export("05_projects", &[r#"{"id":1,"name":"Libft","difficulty":100}"#]);
+    let stderr = refused(&space, &[], 4);
+    assert!(stderr.contains("  detail: Allowed are 1 (90 %, 1 rows at most).\n"), "{stderr}");
+    space.write("pipeline.toml", &PIPELINE.replace("\"50%\"", "2"));
+    load(&space);
+}
+
+#[test]
 fn no_load_empties_a_table() {
     let space = project();
     load(&space);

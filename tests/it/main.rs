@@ -28,6 +28,7 @@ mod pgbouncer;
 mod resume;
 mod rotate;
 mod simulator;
+mod snapshots;
 mod space;
 mod tidy;
 mod token;

@@ -1,0 +1,87 @@
+//! The verb `replay`: the exports of a past night go into the database once more.
+
+use clap::Args;
+
+use super::run::{self, Options};
+use super::snapshots::{self, Snapshot};
+use super::summary::{number, table};
+use crate::cli::{self, Common, Context, GuardArgs};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Of the folders that a replay unpacks to.
+const PREFIX: &str = "replay-";
+
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// The last night up to this day (`2026-11-23`, UTC), time (RFC 3339), or the run of this id
+    #[arg(long, value_name = "WHEN", required_unless_present = "list")]
+    as_of: Option<String>,
+    /// Say which nights are kept
+    #[arg(long, conflicts_with = "as_of")]
+    list: bool,
+    /// Do the whole load, print what it does, and roll it back
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(context: &Context, common: &Common, args: &ReplayArgs, guard: &GuardArgs, options: &Options) -> Result<()> {
+    let Some(as_of) = args.as_of.as_deref().filter(|_| !args.list) else { return list(context) };
+    let pipeline = &context.pipeline;
+    let _lock = run::lock(context)?;
+    let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
+    let state = pipeline.paths.state();
+    files::create_dir(&state)?;
+    // What a replay that was killed has left; nobody else has the lock.
+    for path in snapshots::entries(&state)? {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+            files::remove_dir(&path)?;
+        }
+    }
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&state);
+    let folder = folder.map_err(|cause| Error::io("create a folder in", &state, &cause))?;
+    snapshots::restore(pipeline, &snapshot, folder.path())?;
+    log::info!("replaying run {}, loaded at {}", snapshot.run_id, snapshot.loaded_at);
+    let exports = folder.path().display().to_string();
+    let mut arguments = vec!["--exports", &exports, "--run-id", &options.run_id];
+    arguments.extend(args.dry_run.then_some("--dry-run"));
+    for allowed in &guard.allow_delete {
+        arguments.extend(["--allow-delete", allowed]);
+    }
+    let printed = run::output(context, options, "mirror42-load", &arguments)?;
+    if args.dry_run {
+        cli::print(format_args!("{}", printed.trim_end()));
+    } else if !common.quiet {
+        cli::print(format_args!("{}", sentence(&snapshot)));
+    }
+    Ok(())
+}
+
+fn sentence(snapshot: &Snapshot) -> String {
+    let data = snapshot.fetched_at().map(|time| format!(", its data of {time}")).unwrap_or_default();
+    format!(
+        "The database is as after run {}, loaded at {}{data}: {} records. `mirror42 run` brings it back to the present.",
+        snapshot.run_id,
+        snapshot.loaded_at,
+        number(snapshot.records())
+    )
+}
+
+fn list(context: &Context) -> Result<()> {
+    let mut table = table(&["Run", "Loaded", "Data of", "Records", "MB"], 3..5);
+    let snapshots = snapshots::all(&context.pipeline.paths)?;
+    for snapshot in &snapshots {
+        table.add_row([
+            snapshot.run_id.clone(),
+            snapshot.loaded_at.clone(),
+            snapshot.fetched_at().unwrap_or_default().to_string(),
+            number(snapshot.records()),
+            format!("{:.1}", snapshot.size_bytes() as f64 / 1e6),
+        ]);
+    }
+    match snapshots.is_empty() {
+        true => cli::print(format_args!("no night is kept: `mirror42 run` keeps one with each load")),
+        false => cli::print(format_args!("{table}")),
+    }
+    Ok(())
+}
