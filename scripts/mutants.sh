@@ -53,8 +53,9 @@ mutant 'changed rows are taken for the same' src/diff/mod.rs 'take(key, Differen
 mutant 'rows after the last record are not seen' src/diff/mod.rs 'while let Some(old) = rows.row() {' 'while let Some(old) = rows.row().filter(|_| false) {'
 mutant 'half an export passes for the whole' src/diff/mod.rs 'if self.whole { Ok(()) } else { Err(cut_off(job)) }' '{ let _ = job; Ok(()) }'
 mutant 'an edited export is loaded' src/diff/source.rs 'self.export.check_sha256(&sha256)?;' ''
-mutant 'the order of an export is not looked at' src/diff/source.rs 'Ordering::Greater => {' 'Ordering::Greater if false => {'
-mutant 'deletions are not noted' src/load/write.rs 'from gone \' 'from gone where false \'
+mutant 'the order of an export is not looked at' src/diff/source.rs \
+    'return Err(Stop::Doubt(format!("line {line} is not in the order of the key")));' 'let _ = line;'
+mutant 'deletions are not noted' src/load/write.rs 'to_jsonb(gone), {} from gone"' 'to_jsonb(gone), {} from gone where false"'
 mutant 'every row is written again' src/diff/mod.rs 'if old == new {' 'if old == new && old.is_empty() {'
 mutant 'deletions come first' src/load/apply.rs 'match in_order(Order::PruneLast' 'match in_order(Order::PruneFirst'
 mutant 'members of a jsonb stay in their order' src/codec/jsonb.rs \

@@ -307,7 +307,7 @@ impl SmallDisk {
     fn mount(folder: &Path) -> Option<SmallDisk> {
         fs::create_dir_all(folder).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=200m,mode=755", "tmpfs"]).arg(folder).stderr(Stdio::null());
+        mount.args(["-t", "tmpfs", "-o", "size=700m,mode=755", "tmpfs"]).arg(folder).stderr(Stdio::null());
         mount.status().is_ok_and(|status| status.success()).then(|| SmallDisk(folder.to_path_buf()))
     }
 
