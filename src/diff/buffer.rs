@@ -130,6 +130,7 @@ mod tests {
                 true
             })
             .unwrap();
+        drop((small, large));
         assert_eq!(pool.in_memory.get(), 0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

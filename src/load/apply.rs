@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use postgres::Transaction;
 
+use super::cascade;
 use super::compare::{copy_directly, give_way, stage};
 use super::report::Phases;
 use super::steps::Clock;
@@ -72,9 +73,14 @@ fn in_order(
 /// Deletes what is gone, children before parents.
 fn prune_all(tx: &mut Transaction, all: &mut [Work], run_id: &str, phases: &mut Phases) -> Result<()> {
     let mut clock = Clock::new();
+    if all.iter().all(|work| work.counts.deleted == 0) {
+        return Ok(());
+    }
+    let children = cascade::children_of(tx, all)?;
     for i in (0..all.len()).rev() {
         if all[i].counts.deleted > 0 {
             let began = Instant::now();
+            cascade::note(tx, all, &all[i], &children, run_id)?;
             all[i].counts.deleted = write::prune(tx, all, &all[i], run_id)?;
             all[i].duration_ms += began.elapsed().as_millis();
         }

@@ -6,7 +6,6 @@ use std::io::Write;
 
 use postgres::Transaction;
 
-use super::cascade;
 use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
@@ -95,7 +94,6 @@ fn goes_with(parent: &Work, key: &ForeignKey) -> String {
 
 /// Deletes the rows whose keys are gone, each into the ledger first.
 pub fn prune(tx: &mut Transaction, all: &[Work], work: &Work, run_id: &str) -> Result<u64> {
-    cascade::note(tx, all, work, run_id)?;
     let key = &work.job.table.primary_key;
     let statement = format!(
         "with gone as (delete from {} t using {} g where {} returning t.*) \
@@ -224,23 +222,29 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
         });
         members.collect::<Vec<_>>().join(" || ")
     };
-    let note = format!(
-        "insert into {}.changes (run_id, table_name, key, old, new) \
-         select $1, $2, {}, {}, {} from {delta} d join {table} t on {} where {differs}",
-        ledger_of(work),
-        json_of("t", job.table.primary_key.iter()),
-        side("t"),
-        side("d"),
-        sql.same_key
-    );
-    tx.execute(&note, &[&run_id, &job.table.name]).map_err(failed)?;
+    let members = changed.iter().map(|name| format!(", d.{}", quoted(name))).collect::<String>();
+    let keys = quoted_list("t.", &job.table.primary_key);
     let mut assignments: Vec<String> = changed.iter().map(|name| format!("{0} = d.{0}", quoted(name))).collect();
     if job.table.column(INGESTED_AT).is_some() {
         assignments.push(format!("{INGESTED_AT} = now()"));
     }
-    let statement =
-        format!("update {table} t set {} from {delta} d where {} and {differs}", assignments.join(", "), sql.same_key);
-    tx.execute(&statement, &[]).map_err(failed)
+    // Rows are compared once, for both.
+    let statement = format!(
+        "with differing as materialized (
+             select {keys}{members}, {key} as \"mirror42 key\", {old} as \"mirror42 old\", {new} as \"mirror42 new\"
+               from {delta} d join {table} t on {same_key} where {differs}),
+         noted as (
+             insert into {ledger}.changes (run_id, table_name, key, old, new)
+             select $1, $2, \"mirror42 key\", \"mirror42 old\", \"mirror42 new\" from differing)
+         update {table} t set {assignments} from differing d where {same_key}",
+        key = json_of("t", job.table.primary_key.iter()),
+        old = side("t"),
+        new = side("d"),
+        same_key = sql.same_key,
+        ledger = ledger_of(work),
+        assignments = assignments.join(", "),
+    );
+    tx.execute(&statement, &[&run_id, &job.table.name]).map_err(failed)
 }
 
 /// Takes the foreign keys off the tables that this transaction created, and returns the statement that puts them

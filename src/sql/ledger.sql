@@ -38,7 +38,8 @@ alter table mirror42.run_tables
     -- Characters that no column can hold, left out or replaced (`nul` of pipeline.toml).
     add column if not exists mended     bigint not null default 0;
 
--- Every row that a load deleted, whole.
+-- Every row that a load deleted, whole. Neither this nor the next has an index by its key: people look into them now and
+-- then, loads write into them every night.
 create table if not exists mirror42.deletions (
     id            bigint generated always as identity primary key,
     run_id        text not null references mirror42.runs on delete cascade,
@@ -49,7 +50,6 @@ create table if not exists mirror42.deletions (
     cascaded_from text,
     deleted_at    timestamptz not null default clock_timestamp()
 );
-create index if not exists deletions_table_name_key on mirror42.deletions (table_name, key);
 
 -- Every row that a load changed: the columns that differed, before and after.
 create table if not exists mirror42.changes (
@@ -61,4 +61,3 @@ create table if not exists mirror42.changes (
     new        jsonb not null,
     changed_at timestamptz not null default clock_timestamp()
 );
-create index if not exists changes_table_name_key on mirror42.changes (table_name, key);
