@@ -2,9 +2,11 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod aside;
 mod child;
 mod db;
 mod demo;
+mod graph;
 mod loadtest;
 mod replay;
 mod requests;
@@ -23,6 +25,7 @@ use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::limiter::Limiter;
+use crate::manual;
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use run::Options;
@@ -38,12 +41,26 @@ const VALIDATE: &str = "validate";
 /// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
 /// later.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42", version)]
+#[command(name = "mirror42")]
+#[command(after_long_help = manual::examples(&[
+    ("See all of it on this machine, in seconds", "mirror42 demo --quick"),
+    ("What would run, and why?", "mirror42 plan"),
+    ("Bring the mirror up to date", "mirror42 run"),
+    ("How old is it?", "mirror42 status"),
+]))]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: AnyVerb,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum AnyVerb {
+    #[command(flatten)]
+    OnTheMirror(Verb),
+    #[command(flatten)]
+    Aside(aside::Verb),
 }
 
 #[derive(Subcommand, Debug)]
@@ -52,9 +69,15 @@ enum Verb {
     ///
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
+    #[command(after_long_help = manual::examples(&[
+        ("As cron does, every night", "mirror42 run -q"),
+        ("One export, with what it needs", "mirror42 run 06_campus_projects"),
+        ("Fetch one again, and load", "mirror42 run 08_coalitions load --force"),
+        ("All from the beginning, two processes at a time", "mirror42 run --force -j 2"),
+    ]))]
     Run {
         /// Stages, `load` or `validate`
-        #[arg(value_name = "STAGE")]
+        #[arg(value_name = "STAGE", add = manual::stages(&[LOAD, VALIDATE]))]
         targets: Vec<String>,
         /// Do the named stages (or all) again whatever their receipts say
         #[arg(long)]
@@ -68,6 +91,10 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Say for every stage what would run and why, how many requests that takes, and how long
+    #[command(after_long_help = manual::examples(&[
+        ("By what earlier fetches took", "mirror42 plan"),
+        ("Ask the API where there was none", "mirror42 plan --probe"),
+    ]))]
     Plan {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
@@ -76,6 +103,10 @@ enum Verb {
         api: ApiArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
+    #[command(after_long_help = manual::examples(&[
+        ("For people", "mirror42 status"),
+        ("For a monitor", "mirror42 status > /dev/null || echo stale"),
+    ]))]
     Status {
         #[command(flatten)]
         api: ApiArgs,
@@ -83,6 +114,11 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
+    #[command(after_long_help = manual::examples(&[
+        ("With the limit of the real API, in a minute", "mirror42 demo"),
+        ("A day later, without it", "mirror42 demo --next-day --quick"),
+        ("Forget it", "mirror42 demo --remove"),
+    ]))]
     Demo {
         #[command(flatten)]
         demo: demo::DemoArgs,
@@ -91,6 +127,10 @@ enum Verb {
     ///
     /// Synthetic exports are loaded into a scratch schema of the database, which is dropped in the end. Nothing of
     /// the mirror is read or changed.
+    #[command(after_long_help = manual::examples(&[
+        ("Ten times the mirror of 42, five runs", "mirror42 loadtest"),
+        ("A million rows, for a program", "mirror42 loadtest --rows 1000000 --runs 3 --json"),
+    ]))]
     Loadtest {
         #[command(flatten)]
         loadtest: loadtest::LoadtestArgs,
@@ -108,6 +148,11 @@ enum Verb {
     /// Load the exports of a past night again, through the same loader and guard
     ///
     /// Asks nothing of the API. The next `run` puts the database back to the present.
+    #[command(after_long_help = manual::examples(&[
+        ("Which nights are kept?", "mirror42 replay --list"),
+        ("What would one of them change?", "mirror42 replay --as-of 2026-11-23 --dry-run"),
+        ("Load it", "mirror42 replay --as-of 2026-11-23"),
+    ]))]
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
@@ -117,6 +162,10 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// The embedded database by hand
+    #[command(after_long_help = manual::examples(&[
+        ("A session on the mirror, wherever it is", "mirror42 db psql"),
+        ("For another client", "psql \"$(mirror42 db url)\""),
+    ]))]
     Db {
         #[command(subcommand)]
         verb: db::Verb,
@@ -126,8 +175,12 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let verb = match args.verb {
+        AnyVerb::Aside(verb) => return aside::run(&verb, &args.common),
+        AnyVerb::OnTheMirror(verb) => verb,
+    };
     let mut context = args.common.open("run")?;
-    match args.verb {
+    match verb {
         Verb::Run { targets, force, jobs, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
