@@ -44,7 +44,7 @@ enum Verb {
     /// that the browser ends at. For `grant = "refresh_token"`.
     #[command(after_long_help = manual::examples(&[
         ("Asks for the code", "mirror42-token login"),
-        ("With a code that is there already", "mirror42-token login --code 4f1d…"),
+        ("With a code that is there already", "mirror42-token login --code 4f1d9c02"),
     ]))]
     Login {
         /// The code, of an address opened before; it shows in the list of processes

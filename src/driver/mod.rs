@@ -3,6 +3,7 @@
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
 mod aside;
+mod audit;
 mod child;
 mod db;
 mod demo;
@@ -161,6 +162,20 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Say what was deleted and changed, when, and by which run
+    #[command(after_long_help = manual::examples(&[
+        ("Of one table, in the last week", "mirror42 audit projects --since 7d"),
+        ("One row of a table with a key of two columns",
+            "mirror42 audit campus_projects --key campus_id=21 --key project_id=1332"),
+        ("Every key that was ever deleted, for a program",
+            "mirror42 audit --limit 0 --json | jq -c 'select(.deleted) | [.table, .key]'"),
+    ]))]
+    Audit {
+        #[command(flatten)]
+        audit: audit::AuditArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     #[command(after_long_help = manual::examples(&[
         ("A session on the mirror, wherever it is", "mirror42 db psql"),
@@ -212,6 +227,9 @@ pub fn run(args: Args) -> Result<()> {
             let options =
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
+        }
+        Verb::Audit { audit, database } => {
+            audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }

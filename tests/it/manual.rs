@@ -146,6 +146,7 @@ fn documented() -> Vec<(String, String)> {
                     let begun = lines.last_mut().filter(|(place, _)| place.starts_with(&name));
                     begun.into_iter().for_each(|(_, begun)| begun.push_str(&synopsis(line)));
                 }
+                (None, Some(_)) if line.starts_with("$ ") => lines.push((place(number), line[2..].to_string())),
                 (None, Some("sh" | "cron")) => lines.push((place(number), line.trim().to_string())),
                 (None, _) => {}
             }
