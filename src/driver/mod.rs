@@ -4,8 +4,12 @@
 
 mod audit;
 mod child;
+mod children;
+mod command_line;
 mod db;
 mod demo;
+mod failures;
+mod flags;
 mod loadtest;
 mod replay;
 mod requests;
@@ -26,6 +30,7 @@ use crate::files;
 use crate::limiter::Limiter;
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
+use flags::RunArgs;
 use run::Options;
 use schedule::Targets;
 
@@ -36,8 +41,8 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
-/// later.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
+/// signal stopped it: run again.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42", version)]
 pub struct Args {
@@ -54,15 +59,8 @@ enum Verb {
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
     Run {
-        /// Stages, `load` or `validate`
-        #[arg(value_name = "STAGE")]
-        targets: Vec<String>,
-        /// Do the named stages (or all) again whatever their receipts say
-        #[arg(long)]
-        force: bool,
-        /// Processes at a time
-        #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-        jobs: u16,
+        #[command(flatten)]
+        run: RunArgs,
         #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
@@ -136,13 +134,18 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("run")?;
     match args.verb {
-        Verb::Run { targets, force, jobs, api, database } => {
+        Verb::Run { run, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
-            let targets = targets_of(&context, &targets, force)?;
-            let options =
-                Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
+            let options = Options {
+                jobs: run.jobs.into(),
+                keep_going: run.keep_going,
+                dry_run: run.dry_run,
+                environment: environment(&api, url.as_ref()),
+                ..options(&args.common)
+            };
+            let targets = run.targets(&context)?;
             run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
         }
         Verb::Plan { probe, api } => {
@@ -176,7 +179,14 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
+    Options {
+        jobs: 8,
+        keep_going: false,
+        dry_run: false,
+        environment: Vec::new(),
+        verbose: common.verbose,
+        run_id: ledger::new_run_id(),
+    }
 }
 
 /// What the children are told by their environment.
@@ -188,24 +198,6 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Targets> {
-    let named = |step: &str| names.iter().any(|name| name == step);
-    let mut stages: Vec<String> =
-        names.iter().filter(|name| ![LOAD, VALIDATE].contains(&name.as_str())).cloned().collect();
-    for name in &stages {
-        context.pipeline.known_stage(name)?;
-    }
-    let named_stages = stages.clone();
-    if names.is_empty() || named(LOAD) {
-        stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
-    }
-    let mut forced = run::remembered(context)?;
-    if force {
-        forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
-    }
-    Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
@@ -221,7 +213,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
         ..ApiArgs::default()
     };
     api.apply(&mut context.pipeline)?;
-    let targets = targets_of(&context, &[], true)?;
+    let targets = flags::all_anew(&context)?;
     let options = Options { environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
@@ -245,12 +237,16 @@ fn run_and_tell(
     let started = Instant::now();
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
-    let done = run::run(context, targets, options);
+    let done =
+        run::run(context, targets, options).and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
     match &done {
         Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
         Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
     }
-    let schedule = done?;
+    let (schedule, dry_run) = done?;
+    if let Some(printed) = dry_run {
+        cli::print(format_args!("{}", printed.trim_end()));
+    }
     if common.quiet {
         return Ok(());
     }

@@ -18,7 +18,7 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 28] = [
+const CRATES: [(&str, &[&str]); 29] = [
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -34,13 +34,14 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("jaq_std", &["extract"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "limiter", "pg"]),
+    ("nix", &["driver", "files", "limiter", "pg", "stop"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
     ("rustls_native_certs", &["pg"]),
     ("sha2", &["diff", "driver", "export", "files", "pipeline"]),
+    ("signal_hook", &["stop"]),
     ("strsim", &["pipeline", "simulate"]),
     ("tokio", &["simulate"]),
     ("tokio_postgres_rustls", &["pg"]),
@@ -55,9 +56,9 @@ const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "te
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
-    ("thread::sleep(", &["files", "pg"]),
+    ("thread::sleep(", &["files", "pg", "stop"]),
     ("Command::new(", &["driver", "pg"]),
-    ("process::exit(", &["simulate"]),
+    ("process::exit(", &["simulate", "stop"]),
 ];
 
 const MOST_LINES: usize = 500;
