@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
 use crate::style::{self, Mood};
-use crate::{log as logs, progress};
+use crate::{log as logs, progress, stop};
 
 /// The flags of every binary that works on a pipeline.
 #[derive(Args, Clone, Debug)]
@@ -221,9 +221,10 @@ impl DatabaseArgs {
 }
 
 /// The body of every `main`: parses the command line, runs, prints the one message of a failure.
-pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+pub fn run_main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     // clap prints usage errors itself and exits with 2, as our contract wants.
     let args = A::parse();
+    stop::init(name);
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,8 +4,12 @@
 
 mod audit;
 mod child;
+mod children;
+mod command_line;
 mod db;
 mod demo;
+mod failures;
+mod flags;
 mod loadtest;
 mod record;
 mod replay;
@@ -27,6 +31,7 @@ use crate::limiter::Limiter;
 use crate::log::Format;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
+use flags::RunArgs;
 use record::Recorder;
 use run::Options;
 use schedule::Targets;
@@ -38,8 +43,8 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
-/// later.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
+/// signal stopped it: run again.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42", version)]
 pub struct Args {
@@ -56,15 +61,8 @@ enum Verb {
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
     Run {
-        /// Stages, `load` or `validate`
-        #[arg(value_name = "STAGE")]
-        targets: Vec<String>,
-        /// Do the named stages (or all) again whatever their receipts say
-        #[arg(long)]
-        force: bool,
-        /// Processes at a time
-        #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-        jobs: u16,
+        #[command(flatten)]
+        run: RunArgs,
         #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
@@ -149,13 +147,18 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("run")?;
     match args.verb {
-        Verb::Run { targets, force, jobs, api, database } => {
+        Verb::Run { run, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
-            let targets = targets_of(&context, &targets, force)?;
-            let options =
-                Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
+            let options = Options {
+                jobs: run.jobs.into(),
+                keep_going: run.keep_going,
+                dry_run: run.dry_run,
+                environment: environment(&api, url.as_ref()),
+                ..options(&args.common)
+            };
+            let targets = run.targets(&context)?;
             run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
         }
         Verb::Plan { probe, api } => {
@@ -193,7 +196,14 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
+    Options {
+        jobs: 8,
+        keep_going: false,
+        dry_run: false,
+        environment: Vec::new(),
+        verbose: common.verbose,
+        run_id: ledger::new_run_id(),
+    }
 }
 
 /// What the children are told by their environment.
@@ -205,24 +215,6 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Targets> {
-    let named = |step: &str| names.iter().any(|name| name == step);
-    let mut stages: Vec<String> =
-        names.iter().filter(|name| ![LOAD, VALIDATE].contains(&name.as_str())).cloned().collect();
-    for name in &stages {
-        context.pipeline.known_stage(name)?;
-    }
-    let named_stages = stages.clone();
-    if names.is_empty() || named(LOAD) {
-        stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
-    }
-    let mut forced = run::remembered(context)?;
-    if force {
-        forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
-    }
-    Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
@@ -238,7 +230,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
         ..ApiArgs::default()
     };
     api.apply(&mut context.pipeline)?;
-    let targets = targets_of(&context, &[], true)?;
+    let targets = flags::all_anew(&context)?;
     let options = Options { environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
@@ -262,11 +254,17 @@ fn run_and_tell(
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
     let recorder = Recorder::begin(context, targets, options);
-    let done = run::run(context, targets, options, &recorder);
+    let done = run::run(context, targets, options, &recorder)
+        .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
     let (record, load) = recorder.end(&done, url);
     match &done {
         Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
         Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
+    }
+    if let Ok((_, Some(printed))) = &done
+        && common.log_format == Format::Text
+    {
+        cli::print(format_args!("{}", printed.trim_end()));
     }
     if common.quiet {
         return done.map(drop);
@@ -275,7 +273,7 @@ fn run_and_tell(
         cli::print(format_args!("{}", serde_json::json!(record)));
         return done.map(drop);
     }
-    let schedule = done?;
+    let (schedule, _) = done?;
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }

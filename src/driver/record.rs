@@ -162,7 +162,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// A job has ended so.
-    pub fn ended(&self, job: &Job, end: &Result<()>) {
+    pub fn ended<T>(&self, job: &Job, end: &Result<T>) {
         let (what, stages) = parts(job);
         let mut state = self.state.borrow_mut();
         let mine = |step: &&mut Step| {
@@ -273,7 +273,7 @@ fn parts(job: &Job) -> (&'static str, Vec<&str>) {
     }
 }
 
-fn close(step: &mut Step, paths: &Paths, end: &Result<()>) {
+fn close<T>(step: &mut Step, paths: &Paths, end: &Result<T>) {
     let now = jiff::Timestamp::now();
     let since = step.started_at.parse::<jiff::Timestamp>().unwrap_or(now);
     step.ended_at = Some(logs::timestamp(now));
@@ -296,9 +296,9 @@ fn close(step: &mut Step, paths: &Paths, end: &Result<()>) {
     }
 }
 
-fn verdict(end: &Result<()>) -> Option<String> {
+fn verdict<T>(end: &Result<T>) -> Option<String> {
     match end {
-        Ok(()) => Some("passed".to_string()),
+        Ok(_) => Some("passed".to_string()),
         Err(error) if error.kind() == Kind::Invalid => Some("failed".to_string()),
         Err(_) => None,
     }

@@ -20,6 +20,16 @@ pub enum Job {
     Validate,
 }
 
+impl Job {
+    pub fn stages(&self) -> &[String] {
+        match self {
+            Job::Fetch(name) => std::slice::from_ref(name),
+            Job::Extract(names) => names,
+            Job::Load | Job::Validate => &[],
+        }
+    }
+}
+
 /// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -52,11 +62,20 @@ pub struct Schedule<'a> {
     validate: Step,
 }
 
+/// Whether what a target needs is brought up to date with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    #[default]
+    WithNeeds,
+    /// What is there has to do.
+    Only,
+}
+
 /// What a run is to bring up to date.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
-    /// Stages with all they need.
     pub stages: Vec<String>,
+    pub reach: Reach,
     /// Make these again whatever their receipts say.
     pub forced: Vec<String>,
     pub load: bool,
@@ -72,22 +91,25 @@ impl<'a> Schedule<'a> {
             validate: if targets.validate { Step::Pending } else { Step::Done },
         };
         for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?)?;
+            schedule.add(pipeline.known_stage(name)?, targets.reach)?;
         }
         // One that this run does not touch is left for another.
         targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
         Ok(schedule)
     }
 
-    /// Takes in a stage with all it needs.
-    fn add(&mut self, stage: &'a Stage) -> Result<()> {
+    /// Takes in a stage, with all it needs or without.
+    fn add(&mut self, stage: &'a Stage, reach: Reach) -> Result<()> {
         if self.stages.contains_key(stage.name.as_str()) {
             return Ok(());
         }
         let fetch = if stage.fetch().is_some() { Step::Pending } else { Step::Done };
         let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
         self.stages.insert(&stage.name, progress);
-        stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
+        match reach {
+            Reach::Only => Ok(()),
+            Reach::WithNeeds => stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?, reach)),
+        }
     }
 
     /// The pages of this stage are not to be trusted: they count as forced and not fetched.
@@ -146,6 +168,15 @@ impl<'a> Schedule<'a> {
             Job::Load => self.load = Step::Done,
             Job::Validate => self.validate = Step::Done,
         }
+    }
+
+    /// The stages of this run whose exports are not final.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().filter(|(_, progress)| progress.extract != Step::Done).map(|(name, _)| *name)
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.load == Step::Done
     }
 
     /// The stages of this run with what was decided of them, in the order of the file.

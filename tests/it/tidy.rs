@@ -18,7 +18,7 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 32] = [
+const CRATES: [(&str, &[&str]); 33] = [
     ("anstream", &["style"]),
     ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
@@ -37,13 +37,14 @@ const CRATES: [(&str, &[&str]); 32] = [
     ("maud", &["driver"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "limiter", "pg"]),
+    ("nix", &["driver", "files", "limiter", "pg", "stop"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
     ("rustls_native_certs", &["pg"]),
     ("sha2", &["diff", "driver", "export", "files", "pipeline"]),
+    ("signal_hook", &["stop"]),
     ("strsim", &["pipeline", "simulate"]),
     ("terminal_size", &["driver"]),
     ("tokio", &["simulate"]),
@@ -59,9 +60,9 @@ const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "te
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
-    ("thread::sleep(", &["files", "pg"]),
+    ("thread::sleep(", &["files", "pg", "stop"]),
     ("Command::new(", &["driver", "pg"]),
-    ("process::exit(", &["simulate"]),
+    ("process::exit(", &["simulate", "stop"]),
 ];
 
 const MOST_LINES: usize = 500;
