@@ -4,7 +4,7 @@
 //! log lines, progress, and at the end its error in parts. It dies with the driver.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
+use crate::process::die_with_parent;
 use crate::progress;
 
 /// What a child tells; `usize` is the child's number.
@@ -115,25 +116,6 @@ impl Told {
         )
     }
 }
-
-/// A driver that is killed cannot tell its children: the kernel does, so that none of them holds a
-/// lock when the next run begins.
-#[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
-    let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only two system calls are made, which are async-signal-safe.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-            // The parent may have died before the call.
-            if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::Error::other("the driver is gone")) }
-        });
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn die_with_parent(_: &mut Command) {}
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ mod child;
 mod db;
 mod demo;
 mod loadtest;
+mod own;
 mod replay;
 mod requests;
 mod run;

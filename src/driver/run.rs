@@ -212,6 +212,7 @@ impl Runner<'_> {
     fn start(&mut self, job: Job) -> Result<()> {
         let (program, arguments) = match &job {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
+            Job::Exec(name) => ("mirror42-exec", vec![name.clone()]),
             Job::Extract(names) => ("mirror42-extract", names.clone()),
             Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
             Job::Validate => ("mirror42-validate", Vec::new()),
