@@ -2,6 +2,7 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod audit;
 mod child;
 mod db;
 mod demo;
@@ -117,6 +118,13 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Say what was deleted and changed, when, and by which run
+    Audit {
+        #[command(flatten)]
+        audit: audit::AuditArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -160,6 +168,9 @@ pub fn run(args: Args) -> Result<()> {
             let options =
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
+        }
+        Verb::Audit { audit, database } => {
+            audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }

@@ -132,11 +132,11 @@ fn table_of(row: &postgres::Row) -> RunTable {
 }
 
 /// The ledger's queries give times in microseconds, which every version of jiff and Postgres understands.
-fn time(microseconds: Option<i64>) -> Option<Timestamp> {
+pub(super) fn time(microseconds: Option<i64>) -> Option<Timestamp> {
     Timestamp::from_microsecond(microseconds?).ok()
 }
 
-fn read_failed(error: &postgres::Error, schema: &str) -> Error {
+pub(super) fn read_failed(error: &postgres::Error, schema: &str) -> Error {
     failure(&format!("could not read the ledger of loads (schema `{schema}`)"), error)
 }
 

@@ -1,5 +1,6 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod audit;
 mod auth;
 mod chaos;
 mod database_tls;
