@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::command_line;
 use crate::error::{Error, Kind, Result};
+use crate::process::die_with_parent;
 use crate::{log as logs, progress};
 
 /// So many of the last lines of a child are told if it ends without a word.
@@ -185,25 +186,6 @@ impl Words {
         self.last.push_back(line);
     }
 }
-
-/// A driver that is killed cannot tell its children: the kernel does, so that none of them holds a
-/// lock when the next run begins.
-#[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
-    let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only two system calls are made, which are async-signal-safe.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-            // The parent may have died before the call.
-            if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::Error::other("the driver is gone")) }
-        });
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn die_with_parent(_: &mut Command) {}
 
 #[cfg(test)]
 mod tests {

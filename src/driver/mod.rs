@@ -11,6 +11,7 @@ mod demo;
 mod failures;
 mod flags;
 mod loadtest;
+mod own;
 mod record;
 mod replay;
 mod report;

@@ -65,7 +65,7 @@ pub struct Record {
 /// One step of one stage, or the load, or the validation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
-    /// `fetch`, `extract`, `load`, `validate`.
+    /// `fetch`, `exec`, `extract`, `load`, `validate`.
     pub what: String,
     pub stage: Option<String>,
     /// Why it ran, as `plan` says it.
@@ -267,6 +267,7 @@ impl Record {
 fn parts(job: &Job) -> (&'static str, Vec<&str>) {
     match job {
         Job::Fetch(stage) => ("fetch", vec![stage]),
+        Job::Exec(stage) => ("exec", vec![stage]),
         Job::Extract(stages) => ("extract", stages.iter().map(String::as_str).collect()),
         Job::Load => (LOAD, Vec::new()),
         Job::Validate => (VALIDATE, Vec::new()),
@@ -288,6 +289,10 @@ fn close<T>(step: &mut Step, paths: &Paths, end: &Result<T>) {
             step.requests = fetch.map(|fetch| fetch.requests);
             step.records = fetch.map(|fetch| fetch.records);
             step.size_bytes = fetch.map(|fetch| fetch.size_bytes);
+        }
+        "exec" => {
+            step.records = receipt.run.as_ref().map(|run| run.records);
+            step.size_bytes = receipt.run.as_ref().map(|run| run.size_bytes);
         }
         _ => {
             step.records = receipt.extract.as_ref().map(|extract| extract.records_out);

@@ -215,6 +215,7 @@ impl Runner<'_> {
         self.record.started(&job, schedule);
         let (program, arguments) = match &job {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
+            Job::Exec(name) => ("mirror42-exec", vec![name.clone()]),
             Job::Extract(names) => ("mirror42-extract", names.clone()),
             Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
             Job::Validate => ("mirror42-validate", Vec::new()),
@@ -234,6 +235,7 @@ impl Runner<'_> {
         let (stage, time) = stages.filter_map(|stage| Some((stage, stage.timeout?))).min_by_key(|(_, time)| *time)?;
         let (step, kept) = match job {
             Job::Fetch(_) => ("fetch", "Pages that have come are kept; the next fetch goes on with them."),
+            Job::Exec(_) => ("program", "Its export is as it was."),
             _ => ("extract", "Its export is as it was."),
         };
         let length = if time.as_secs() > 0 { staleness::span(time.as_secs()) } else { format!("{time:?}") };

@@ -80,6 +80,6 @@ fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stag
 }
 
 fn compile(pipeline: &Pipeline, stage: &Stage) -> Result<jq::Filter> {
-    let (_, fetch) = pipeline.source_of(stage)?;
-    jq::Filter::compile(pipeline, stage, &variables::names(stage, fetch.each.is_some()))
+    let (_, raw) = pipeline.source_of(stage)?;
+    jq::Filter::compile(pipeline, stage, &variables::names(stage, raw.each.is_some()))
 }

@@ -65,7 +65,8 @@ pub fn run(args: Args) -> Result<()> {
             None if args.stages.is_empty() => {}
             None => {
                 let place = context.pipeline.place(stage.line);
-                return Err(Error::usage(format!("stage `{}` fetches nothing: it has `from`", stage.name)).at(place));
+                let key = if stage.run().is_some() { "run" } else { "from" };
+                return Err(Error::usage(format!("stage `{}` fetches nothing: it has `{key}`", stage.name)).at(place));
             }
         }
     }

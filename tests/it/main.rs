@@ -24,6 +24,7 @@ mod load_values;
 mod load_ways;
 mod loadtest;
 mod login;
+mod own;
 mod paging;
 mod pgbouncer;
 mod record;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms: what a binary opens. They meet in files, in Postgres and in exit codes, never in each other's code.
-const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simulate", "token", "validate"];
+const ROOMS: [&str; 9] = ["driver", "exec", "extract", "fetch", "load", "rotate", "simulate", "token", "validate"];
 
 /// What rooms share, and by whom it may be used.
 const SHARED: [(&str, &[&str]); 4] = [
@@ -18,7 +18,7 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 33] = [
+const CRATES: [(&str, &[&str]); 34] = [
     ("anstream", &["style"]),
     ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
@@ -26,6 +26,7 @@ const CRATES: [(&str, &[&str]); 33] = [
     ("dotenvy", &["pipeline"]),
     ("fastrand", &["api", "limiter", "simulate"]),
     ("flate2", &["driver", "rotate", "simulate"]),
+    ("glob", &["pipeline"]),
     ("http_body_util", &["simulate"]),
     ("httpdate", &["api"]),
     ("hyper", &["simulate"]),
@@ -37,7 +38,7 @@ const CRATES: [(&str, &[&str]); 33] = [
     ("maud", &["driver"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "limiter", "pg", "stop"]),
+    ("nix", &["driver", "exec", "files", "limiter", "pg", "process", "stop"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
@@ -61,7 +62,7 @@ const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "te
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
     ("thread::sleep(", &["files", "pg", "stop"]),
-    ("Command::new(", &["driver", "pg"]),
+    ("Command::new(", &["driver", "exec", "pg"]),
     ("process::exit(", &["simulate", "stop"]),
 ];
 
