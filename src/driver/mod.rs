@@ -2,6 +2,7 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod aside;
 mod audit;
 mod child;
 mod children;
@@ -10,6 +11,7 @@ mod db;
 mod demo;
 mod failures;
 mod flags;
+mod graph;
 mod loadtest;
 mod own;
 mod record;
@@ -30,6 +32,7 @@ use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
 use crate::log::Format;
+use crate::manual;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
 use flags::RunArgs;
@@ -47,12 +50,26 @@ const VALIDATE: &str = "validate";
 /// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
 /// signal stopped it: run again.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42", version)]
+#[command(name = "mirror42")]
+#[command(after_long_help = manual::examples(&[
+    ("See all of it on this machine, in seconds", "mirror42 demo --quick"),
+    ("What would run, and why?", "mirror42 plan"),
+    ("Bring the mirror up to date", "mirror42 run"),
+    ("How old is it?", "mirror42 status"),
+]))]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: AnyVerb,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum AnyVerb {
+    #[command(flatten)]
+    OnTheMirror(Verb),
+    #[command(flatten)]
+    Aside(aside::Verb),
 }
 
 #[derive(Subcommand, Debug)]
@@ -61,6 +78,12 @@ enum Verb {
     ///
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
+    #[command(after_long_help = manual::examples(&[
+        ("As cron does, every night", "mirror42 run -q"),
+        ("One export, with what it needs", "mirror42 run 06_campus_projects"),
+        ("Fetch one again, and load", "mirror42 run 08_coalitions load --force"),
+        ("All from the beginning, two processes at a time", "mirror42 run --force -j 2"),
+    ]))]
     Run {
         #[command(flatten)]
         run: RunArgs,
@@ -70,6 +93,10 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Say for every stage what would run and why, how many requests that takes, and how long
+    #[command(after_long_help = manual::examples(&[
+        ("By what earlier fetches took", "mirror42 plan"),
+        ("Ask the API where there was none", "mirror42 plan --probe"),
+    ]))]
     Plan {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
@@ -78,6 +105,10 @@ enum Verb {
         api: ApiArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
+    #[command(after_long_help = manual::examples(&[
+        ("For people", "mirror42 status"),
+        ("For a monitor", "mirror42 status > /dev/null || echo stale"),
+    ]))]
     Status {
         #[command(flatten)]
         api: ApiArgs,
@@ -85,6 +116,11 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
+    #[command(after_long_help = manual::examples(&[
+        ("With the limit of the real API, in a minute", "mirror42 demo"),
+        ("A day later, without it", "mirror42 demo --next-day --quick"),
+        ("Forget it", "mirror42 demo --remove"),
+    ]))]
     Demo {
         #[command(flatten)]
         demo: demo::DemoArgs,
@@ -93,6 +129,10 @@ enum Verb {
     ///
     /// Synthetic exports are loaded into a scratch schema of the database, which is dropped in the end. Nothing of
     /// the mirror is read or changed.
+    #[command(after_long_help = manual::examples(&[
+        ("Ten times the mirror of 42, five runs", "mirror42 loadtest"),
+        ("A million rows, for a program", "mirror42 loadtest --rows 1000000 --runs 3 --json"),
+    ]))]
     Loadtest {
         #[command(flatten)]
         loadtest: loadtest::LoadtestArgs,
@@ -110,6 +150,11 @@ enum Verb {
     /// Load the exports of a past night again, through the same loader and guard
     ///
     /// Asks nothing of the API. The next `run` puts the database back to the present.
+    #[command(after_long_help = manual::examples(&[
+        ("Which nights are kept?", "mirror42 replay --list"),
+        ("What would one of them change?", "mirror42 replay --as-of 2026-11-23 --dry-run"),
+        ("Load it", "mirror42 replay --as-of 2026-11-23"),
+    ]))]
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
@@ -137,6 +182,10 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// The embedded database by hand
+    #[command(after_long_help = manual::examples(&[
+        ("A session on the mirror, wherever it is", "mirror42 db psql"),
+        ("For another client", "psql \"$(mirror42 db url)\""),
+    ]))]
     Db {
         #[command(subcommand)]
         verb: db::Verb,
@@ -146,8 +195,12 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let verb = match args.verb {
+        AnyVerb::Aside(verb) => return aside::run(&verb, &args.common),
+        AnyVerb::OnTheMirror(verb) => verb,
+    };
     let mut context = args.common.open("run")?;
-    match args.verb {
+    match verb {
         Verb::Run { run, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);

@@ -30,7 +30,7 @@ use crate::paths::Paths;
 use crate::pipeline::{Fetch, Stage};
 use crate::progress::Task;
 use crate::receipt::{FetchReceipt, Receipt};
-use crate::{files, log as logs, stop};
+use crate::{files, log as logs, manual, stop};
 use journal::{Begin, Journal};
 use pool::Pool;
 
@@ -40,10 +40,16 @@ use pool::Pool;
 /// names, all stages that fetch are fetched, in the order of the pipeline file. Exit codes: 0 done, 1 failed, 2 usage,
 /// 3 another fetch of a stage is under way, 75 the API allows no more for now, run again later.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-fetch", version)]
+#[command(name = "mirror42-fetch")]
+#[command(after_long_help = manual::examples(&[
+    ("All stages that fetch", "mirror42-fetch"),
+    ("Two of them, with a line for every request", "mirror42-fetch -v 02_campus 08_coalitions"),
+    ("How many requests that takes, for one request a stage", "mirror42-fetch --probe"),
+    ("From another server, without a limit", "mirror42-fetch --api-url http://127.0.0.1:4242 --limits none"),
+]))]
 pub struct Args {
     /// The stages to fetch
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     stages: Vec<String>,
     /// Fetch nothing: say how many requests each stage would take, by asking for its first page
     #[arg(long)]
