@@ -11,7 +11,8 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
-use crate::{log as logs, manual, progress};
+use crate::style::{self, Mood};
+use crate::{log as logs, manual, progress, stop};
 
 /// The pipeline file where none is named.
 pub const PIPELINE: &str = "pipeline.toml";
@@ -236,7 +237,11 @@ pub fn run_main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>
         (Some(flag), Some(folder), None) if flag == manual::MAN_FLAG => {
             manual::write_man_pages(definitions(), folder.as_ref())
         }
-        _ => run(parse(definitions())),
+        _ => {
+            let args = parse(definitions());
+            stop::init(name);
+            run(args)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -255,8 +260,7 @@ fn parse<A: Parser>(mut definitions: Command) -> A {
 
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
 pub fn print(line: std::fmt::Arguments) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    style::print_to_stdout(line);
 }
 
 /// Prints a failure on the standard error, once, and notes it in the log of the step.
@@ -264,7 +268,9 @@ pub fn report(name: &str, error: &Error) {
     logs::note_failure(error);
     match progress::mode() {
         progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
-        progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),
+        progress::Mode::Bars | progress::Mode::Silent => {
+            progress::print(&format!("{name}: {} {error}", style::paint(Mood::Bad, "error:")));
+        }
     }
 }
 

@@ -9,13 +9,13 @@ use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
-use crate::receipt::{Receipt, age_s};
+use crate::receipt::{FetchReceipt, Receipt, RunReceipt, age_s};
 
 /// Prints what would run and why, and how long it takes; `probe` says how to ask the API where nothing else tells.
 pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
     let forecast = schedule::forecast(&context.pipeline, &run::remembered(context)?)?;
     let counts = requests::of_stages(context, &forecast, probe)?;
-    let mut table = table(&["Stage", "Fetch", "Extract", "Requests"], 3..4);
+    let mut table = table(&["Stage", "Fetch or run", "Extract", "Requests"], 3..4);
     for (stage, Decided { fetch, extract }) in forecast {
         let text =
             |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
@@ -36,13 +36,18 @@ pub fn never() -> Error {
 /// Prints the state of every stage and table.
 pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     let pipeline = &context.pipeline;
-    let mut stages = table(&["Stage", "Fetched", "Records", "State"], 2..3);
+    let mut stages = table(&["Stage", "Fetched or run", "Records", "State"], 2..3);
     for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &run::remembered(context)?)? {
         let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
         let verdict = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         stages.add_row([
             stage.name.clone(),
-            receipt.fetch.map_or(String::new(), |fetch| format!("{} ago", span(age_s(&fetch.started_at)))),
+            match (&receipt.fetch, &receipt.run) {
+                (Some(FetchReceipt { started_at, .. }), _) | (None, Some(RunReceipt { started_at, .. })) => {
+                    format!("{} ago", span(age_s(started_at)))
+                }
+                (None, None) => String::new(),
+            },
             receipt.extract.map_or(String::new(), |extract| number(extract.records_out)),
             verdict.map_or("current".to_string(), |verdict| verdict.to_string()),
         ]);

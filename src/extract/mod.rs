@@ -18,6 +18,7 @@ use crate::cli::Common;
 use crate::error::Result;
 use crate::manual;
 use crate::pipeline::{Pipeline, Stage};
+use crate::stop;
 
 /// Filters fetched pages into the exports of stages
 ///
@@ -49,6 +50,7 @@ struct Place {
 
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("extract")?;
+    stop::keeps("Every export is whole, or as it was.");
     let pipeline = &context.pipeline;
     let mut left = pipeline.selected(&args.stages)?;
     if args.check {
@@ -84,6 +86,6 @@ fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stag
 }
 
 fn compile(pipeline: &Pipeline, stage: &Stage) -> Result<jq::Filter> {
-    let (_, fetch) = pipeline.source_of(stage)?;
-    jq::Filter::compile(pipeline, stage, &variables::names(stage, fetch.each.is_some()))
+    let (_, raw) = pipeline.source_of(stage)?;
+    jq::Filter::compile(pipeline, stage, &variables::names(stage, raw.each.is_some()))
 }
