@@ -23,6 +23,16 @@ pub enum Job {
     Validate,
 }
 
+impl Job {
+    pub fn stages(&self) -> &[String] {
+        match self {
+            Job::Fetch(name) | Job::Exec(name) => std::slice::from_ref(name),
+            Job::Extract(names) => names,
+            Job::Load | Job::Validate => &[],
+        }
+    }
+}
+
 /// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -55,11 +65,20 @@ pub struct Schedule<'a> {
     validate: Step,
 }
 
+/// Whether what a target needs is brought up to date with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    #[default]
+    WithNeeds,
+    /// What is there has to do.
+    Only,
+}
+
 /// What a run is to bring up to date.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
-    /// Stages with all they need.
     pub stages: Vec<String>,
+    pub reach: Reach,
     /// Make these again whatever their receipts say.
     pub forced: Vec<String>,
     pub load: bool,
@@ -75,15 +94,15 @@ impl<'a> Schedule<'a> {
             validate: if targets.validate { Step::Pending } else { Step::Done },
         };
         for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?)?;
+            schedule.add(pipeline.known_stage(name)?, targets.reach)?;
         }
         // One that this run does not touch is left for another.
         targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
         Ok(schedule)
     }
 
-    /// Takes in a stage with all it needs.
-    fn add(&mut self, stage: &'a Stage) -> Result<()> {
+    /// Takes in a stage, with all it needs or without.
+    fn add(&mut self, stage: &'a Stage, reach: Reach) -> Result<()> {
         if self.stages.contains_key(stage.name.as_str()) {
             return Ok(());
         }
@@ -91,7 +110,10 @@ impl<'a> Schedule<'a> {
         let fetch = if has_pages { Step::Pending } else { Step::Done };
         let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
         self.stages.insert(&stage.name, progress);
-        stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
+        match reach {
+            Reach::Only => Ok(()),
+            Reach::WithNeeds => stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?, reach)),
+        }
     }
 
     /// The pages of this stage are not to be trusted: they count as forced and not fetched.
@@ -155,10 +177,41 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// The stages of this run whose exports are not final.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().filter(|(_, progress)| progress.extract != Step::Done).map(|(name, _)| *name)
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.load == Step::Done
+    }
+
     /// The stages of this run with what was decided of them, in the order of the file.
     pub fn decisions(&self) -> impl Iterator<Item = (&'a Stage, &Decided)> {
         let stages = self.pipeline.stages.iter();
         stages.filter_map(|stage| Some((stage, &self.stages.get(stage.name.as_str())?.decided)))
+    }
+
+    /// Why a step of a stage (`fetch`, `exec`, `extract`) runs, in words.
+    pub fn why(&self, stage: &str, what: &str) -> String {
+        let decided = self.stages.get(stage).map(|progress| &progress.decided);
+        let verdict =
+            decided.and_then(|decided| if what == "extract" { &decided.extract } else { &decided.fetch }.as_ref());
+        verdict.map_or(String::new(), Verdict::to_string)
+    }
+
+    /// Steps that were found to have nothing to do.
+    pub fn current_steps(&self) -> u64 {
+        let decided = self.stages.values().map(|progress| &progress.decided);
+        let verdicts = decided.flat_map(|decided| [&decided.fetch, &decided.extract]).flatten();
+        verdicts.filter(|verdict| verdict.is_current()).count() as u64
+    }
+
+    /// Steps that are done, and all steps.
+    pub fn progress(&self) -> (usize, usize) {
+        let last = [self.load, self.validate].into_iter().filter(|step| *step == Step::Done).count();
+        // What a stage does not have counts as done from the beginning.
+        (self.finished() + last, 2 * self.stages.len() + 2)
     }
 
     fn set(&mut self, name: &str, change: impl FnOnce(&mut Progress)) {

@@ -17,6 +17,7 @@ use clap::Parser;
 use crate::cli::Common;
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Stage};
+use crate::stop;
 
 /// Filters fetched pages into the exports of stages
 ///
@@ -43,6 +44,7 @@ struct Place {
 
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("extract")?;
+    stop::keeps("Every export is whole, or as it was.");
     let pipeline = &context.pipeline;
     let mut left = pipeline.selected(&args.stages)?;
     if args.check {

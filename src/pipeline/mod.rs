@@ -179,6 +179,8 @@ pub struct Stage {
     pub max_delete: Option<MaxDelete>,
     /// Overrides [`Pipeline::nul`] for this table.
     pub nul: Option<Nul>,
+    /// The longest that one step of the stage may take; none: as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 /// How many rows a table may lose in one load: no more than each of the two allows.

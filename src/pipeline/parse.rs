@@ -318,9 +318,16 @@ fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
         table: view.take("table").map(|value| value.name()).transpose()?,
         max_delete: view.take("max_delete").map(max_delete).transpose()?,
         nul: view.take("nul").map(nul).transpose()?,
+        timeout: view.take("timeout").map(some_time).transpose()?,
     };
     view.finish()?;
     Ok(stage)
+}
+
+/// In no time nothing can be done.
+fn some_time(value: Value) -> Result<Duration> {
+    let time = value.duration()?;
+    if time.is_zero() { Err(value.wrong("a duration longer than nothing")) } else { Ok(time) }
 }
 
 /// `"20%"`, `120`, or both: `{ share = "20%", rows = 120 }`.

@@ -18,7 +18,9 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 29] = [
+const CRATES: [(&str, &[&str]); 34] = [
+    ("anstream", &["style"]),
+    ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -33,16 +35,19 @@ const CRATES: [(&str, &[&str]); 29] = [
     ("jaq_core", &["extract"]),
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
+    ("maud", &["driver"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "exec", "files", "limiter", "pg", "process"]),
+    ("nix", &["driver", "exec", "files", "limiter", "pg", "process", "stop"]),
     ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
     ("rustls_native_certs", &["pg"]),
     ("sha2", &["diff", "driver", "export", "files", "pipeline"]),
+    ("signal_hook", &["stop"]),
     ("strsim", &["pipeline", "simulate"]),
+    ("terminal_size", &["driver"]),
     ("tokio", &["simulate"]),
     ("tokio_postgres_rustls", &["pg"]),
     ("toml", &["pipeline", "simulate"]),
@@ -56,9 +61,9 @@ const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "te
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
-    ("thread::sleep(", &["files", "pg"]),
+    ("thread::sleep(", &["files", "pg", "stop"]),
     ("Command::new(", &["driver", "exec", "pg"]),
-    ("process::exit(", &["simulate"]),
+    ("process::exit(", &["simulate", "stop"]),
 ];
 
 const MOST_LINES: usize = 500;
