@@ -12,7 +12,7 @@ use crate::receipt::{Receipt, RunReceipt, age_s};
 /// Whether the program has to run. The exports that it reads are as they will be.
 pub fn of_run(pipeline: &Pipeline, stage: &Stage, run: &Run) -> Result<Verdict> {
     // Before anything else: a file that is not there is a mistake, whether the program has to run or not.
-    let (files, program) = run.hashes(&stage.name, &pipeline.paths, files::sha256)?;
+    let (files, program) = run.hashes(pipeline, stage, files::sha256)?;
     let receipt = Receipt::read(&pipeline.paths, &stage.name)?.and_then(|receipt| receipt.run);
     let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverRun)) };
     let stale = match run_reason(pipeline, run, &receipt, program.as_ref())? {

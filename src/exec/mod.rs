@@ -108,7 +108,7 @@ fn begin(context: &Context, stage: &Stage, run: &Run) -> Result<RunReceipt> {
         })?;
         inputs.insert(other.clone(), sha256);
     }
-    let (files, program) = run.hashes(name, paths, files::sha256)?;
+    let (files, program) = run.hashes(&context.pipeline, stage, files::sha256)?;
     Ok(RunReceipt {
         definition: run.definition(),
         inputs,

@@ -92,7 +92,7 @@ fn secret_variables(context: &Context) -> Vec<&str> {
 /// A script that is an argument (`["python3", "join.py"]`) is easily forgotten among the `inputs`.
 fn warn_of_arguments(context: &Context, stage: &Stage, run: &Run) -> Result<()> {
     let paths = &context.pipeline.paths;
-    let inputs = run.input_files(&stage.name, paths)?;
+    let inputs = run.input_files(&context.pipeline, stage)?;
     for argument in &run.arguments {
         let plain = argument.strip_prefix("./").unwrap_or(argument);
         let ours = !Path::new(plain).is_absolute() && !plain.is_empty() && !inputs.contains_key(plain);

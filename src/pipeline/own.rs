@@ -137,15 +137,15 @@ impl Run {
     /// pipeline's own. `sha256` takes that of a file.
     pub fn hashes(
         &self,
-        stage: &str,
-        paths: &Paths,
+        pipeline: &Pipeline,
+        stage: &Stage,
         sha256: impl Fn(&Path) -> Result<Option<String>>,
     ) -> Result<(BTreeMap<String, String>, Option<String>)> {
         let mut inputs = BTreeMap::new();
-        for (name, path) in self.input_files(stage, paths)? {
+        for (name, path) in self.input_files(pipeline, stage)? {
             inputs.extend(sha256(&path)?.map(|sha256| (name, sha256)));
         }
-        let program = match self.own_program(stage, paths)? {
+        let program = match self.own_program(pipeline, stage)? {
             Some(file) => sha256(&file)?,
             None => None,
         };
@@ -153,20 +153,26 @@ impl Run {
     }
 
     /// The program's file, where it is the pipeline's own: below its folder. It must be there.
-    fn own_program(&self, stage: &str, paths: &Paths) -> Result<Option<PathBuf>> {
-        let file = self.command(paths)?;
-        if !self.program.contains('/') || !is_below(&file, &root(paths)?) {
+    fn own_program(&self, pipeline: &Pipeline, stage: &Stage) -> Result<Option<PathBuf>> {
+        let file = self.command(&pipeline.paths)?;
+        if !self.program.contains('/') || !is_below(&file, &root(&pipeline.paths)?) {
             return Ok(None);
         }
         if !file.is_file() {
-            return Err(Error::failed(format!("the program `{}` of stage `{stage}` is not there", self.program)));
+            let message = format!("the program `{}` of stage `{}` is not there", self.program, stage.name);
+            return Err(Error::failed(message).at(pipeline.place(stage.line)));
         }
         Ok(Some(file))
     }
 
     /// The files that `inputs` names, by their names relative to the pipeline's folder. A name or a pattern of nothing
     /// is an error: it would be a silent change of what is read.
-    pub fn input_files(&self, stage: &str, paths: &Paths) -> Result<BTreeMap<String, PathBuf>> {
+    pub fn input_files(&self, pipeline: &Pipeline, stage: &Stage) -> Result<BTreeMap<String, PathBuf>> {
+        let files = self.find_inputs(&pipeline.paths, &stage.name);
+        files.map_err(|error| error.at(pipeline.place(stage.line)))
+    }
+
+    fn find_inputs(&self, paths: &Paths, stage: &str) -> Result<BTreeMap<String, PathBuf>> {
         let root = root(paths)?;
         let mut files = BTreeMap::new();
         for name in &self.inputs {
@@ -263,8 +269,8 @@ mod tests {
         }
         let pipeline = pipeline(folder.path(), &format!("run = [\"./x.sh\"]\ninputs = {inputs}")).unwrap();
         let run = pipeline.stages[1].run().unwrap();
-        assert!(run.own_program("b", &pipeline.paths).unwrap().unwrap().ends_with("x.sh"));
-        let files = run.input_files("b", &pipeline.paths).map_err(|error| error.to_string())?;
+        assert!(run.own_program(&pipeline, &pipeline.stages[1]).unwrap().unwrap().ends_with("x.sh"));
+        let files = run.find_inputs(&pipeline.paths, "b").map_err(|error| error.to_string())?;
         assert!(files.values().all(|path| path.is_absolute() && path.is_file()));
         Ok(files.into_keys().collect())
     }
@@ -295,12 +301,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (program, own) in [("sh", false), ("/bin/sh", false), ("../x.sh", false)] {
             let pipeline = pipeline(folder.path(), &format!("run = [{program:?}]")).unwrap();
-            let found = pipeline.stages[1].run().unwrap().own_program("b", &pipeline.paths).unwrap();
+            let found = pipeline.stages[1].run().unwrap().own_program(&pipeline, &pipeline.stages[1]).unwrap();
             assert_eq!(found.is_some(), own, "{program}");
         }
         let pipeline = pipeline(folder.path(), "run = [\"bin/x\"]").unwrap();
-        let error = pipeline.stages[1].run().unwrap().own_program("b", &pipeline.paths).unwrap_err();
-        assert_eq!(error.to_string(), "the program `bin/x` of stage `b` is not there");
+        let error = pipeline.stages[1].run().unwrap().own_program(&pipeline, &pipeline.stages[1]).unwrap_err();
+        assert_eq!(error.message(), "the program `bin/x` of stage `b` is not there");
     }
 
     #[test]
@@ -353,7 +359,7 @@ mod tests {
             (
                 "run = [\"x\"]\ninputs = [\"a/**b\"]",
                 "`stage.inputs` has the pattern \"a/**b\": recursive wildcards must form a single path component\n  \
-                 at: /t/pipeline.toml:13:10",
+                 at: /t/pipeline.toml:13:11",
             ),
             (
                 "run = [\"x\"]\nwith = { a = \"a\", A = \"a\" }",

@@ -274,11 +274,11 @@ fn a_program_or_a_file_that_is_not_there_is_told_before_anything_runs() {
         assert_eq!(failed(&space, "mirror42-exec", &["own"], code), message);
     };
     with("[\"./other.sh\"]", "");
-    both(1, "the program `./other.sh` of stage `own` is not there\n");
+    both(1, "the program `./other.sh` of stage `own` is not there\n  at: pipeline.toml:5\n");
     with("[\"./own.sh\"]", "inputs = [\"x.csv\"]");
-    both(1, "`x.csv`, an input of stage `own`, is not there\n");
+    both(1, "`x.csv`, an input of stage `own`, is not there\n  at: pipeline.toml:5\n");
     with("[\"./own.sh\"]", "inputs = [\"*.csv\"]");
-    both(1, "no file is `*.csv`, which stage `own` has among its `inputs`\n");
+    both(1, "no file is `*.csv`, which stage `own` has among its `inputs`\n  at: pipeline.toml:5\n");
 
     let exec = |message: &str| assert_eq!(failed(&space, "mirror42-exec", &["own"], 1), message);
     with("[\"no-such-program\"]", "");
