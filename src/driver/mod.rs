@@ -11,7 +11,9 @@ mod demo;
 mod failures;
 mod flags;
 mod loadtest;
+mod record;
 mod replay;
+mod report;
 mod requests;
 mod run;
 mod schedule;
@@ -20,17 +22,17 @@ mod staleness;
 mod status;
 mod summary;
 
-use std::time::Instant;
-
 use clap::{Parser, Subcommand};
 
 use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
-use crate::pg::{self, ledger};
+use crate::log::Format;
+use crate::pg::ledger;
 use crate::pipeline::Secret;
 use flags::RunArgs;
+use record::Recorder;
 use run::Options;
 use schedule::Targets;
 
@@ -122,6 +124,17 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Write one HTML page: the stages, the last run, what was loaded night after night
+    ///
+    /// The page needs no network: it can be mailed, or put on any web server.
+    Report {
+        #[command(flatten)]
+        report: report::ReportArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -174,6 +187,10 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
+        Verb::Report { report, api, database } => {
+            api.apply(&mut context.pipeline)?;
+            report::run(&context, &args.common, &report, database.url(&context.secrets).as_ref())
+        }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }
@@ -220,7 +237,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
-    if !common.quiet {
+    if !common.quiet && common.log_format == Format::Text {
         cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
@@ -234,36 +251,33 @@ fn run_and_tell(
     options: &Options,
     url: Option<&Secret>,
 ) -> Result<()> {
-    let started = Instant::now();
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
-    let done =
-        run::run(context, targets, options).and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
+    let recorder = Recorder::begin(context, targets, options);
+    let done = run::run(context, targets, options, &recorder)
+        .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
+    let (record, load) = recorder.end(&done, url);
     match &done {
-        Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
-        Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
+        Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
+        Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
     }
-    let (schedule, dry_run) = done?;
-    if let Some(printed) = dry_run {
-        cli::print(format_args!("{}", printed.trim_end()));
+    if let Ok((_, Some(dry_run))) = &done {
+        cli::print(format_args!("{}", dry_run.trim_end()));
     }
     if common.quiet {
-        return Ok(());
+        return done.map(drop);
     }
+    if common.log_format == Format::Json {
+        cli::print(format_args!("{}", serde_json::json!(record)));
+        return done.map(drop);
+    }
+    let (schedule, _) = done?;
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
-    if targets.load {
-        let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
-        let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        cli::print(format_args!(
-            "{}\n\n{}",
-            summary::tables(&run),
-            summary::verdict(&run, started.elapsed(), targets.validate)
-        ));
-    } else if targets.validate {
-        cli::print(format_args!("all checks passed"));
+    if let Some(load) = load {
+        cli::print(format_args!("{}\n", summary::tables(&load)));
     }
+    cli::print(format_args!("{}", summary::verdict(&record)));
     Ok(())
 }

@@ -6,13 +6,14 @@ use std::process::Command;
 use super::child::{self, Stdout};
 use super::children::{Children, Ended, Limit, News, Start};
 use super::failures::Failures;
+use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
 use super::{snapshots, staleness};
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
-use crate::progress::{self, Task};
+use crate::progress::{self, Task, Total};
 use crate::stop;
 
 /// How the children are to run.
@@ -32,21 +33,28 @@ pub struct Options {
 }
 
 /// Brings the targets up to date. The run lock is the caller's.
-pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Result<Schedule<'a>> {
+pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, record: &Recorder) -> Result<Schedule<'a>> {
     stop::keeps("What was fetched and extracted is kept, the pages of a fetch under way too.");
     check_filters(context, targets, options)?;
     let mut schedule = Schedule::new(&context.pipeline, targets)?;
     let mut forced = Forced::begin(context, &schedule)?;
-    let mut runner = Runner { context, options, children: Children::new(), tasks: HashMap::new() };
+    let mut runner = Runner { context, options, record, children: Children::new(), tasks: HashMap::new() };
+    let total = Total::start(schedule.progress());
     let mut failures = Failures::default();
     loop {
         while failures.let_go_on(options) && runner.children.len() < options.jobs {
-            match schedule.next().and_then(|job| job.map(|job| runner.start(job)).transpose()) {
+            let next = schedule.next();
+            let start = |job| {
+                record.started(&job, &schedule);
+                runner.start(job)
+            };
+            match next.and_then(|job| job.map(start).transpose()) {
                 Ok(Some(())) => {}
                 Ok(None) => break,
                 Err(error) => failures.add_last(error),
             }
         }
+        total.show(schedule.progress());
         let Some(Ended { tag: job, result, killed, .. }) = runner.wait(&mut failures) else { break };
         match result {
             Ok(_) => {
@@ -79,6 +87,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
             failures.add_last(error);
         }
     }
+    record.decided(&schedule);
     failures.end(&schedule, targets, options)?;
     Ok(schedule)
 }
@@ -201,6 +210,7 @@ fn command(context: &Context, options: &Options, program: &str) -> Result<Comman
 struct Runner<'a> {
     context: &'a Context,
     options: &'a Options,
+    record: &'a Recorder<'a>,
     children: Children<Job>,
     tasks: HashMap<(usize, String), Task>,
 }
@@ -248,6 +258,7 @@ impl Runner<'_> {
                 News::Stopped(signal) => failures.stopped(signal),
                 News::Ended(ended) => {
                     self.tasks.retain(|(child, _), _| *child != ended.number);
+                    self.record.ended(&ended.tag, &ended.result);
                     return Some(ended);
                 }
             }

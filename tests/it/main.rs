@@ -26,6 +26,8 @@ mod loadtest;
 mod login;
 mod paging;
 mod pgbouncer;
+mod record;
+mod report;
 mod resume;
 mod rotate;
 mod run_flags;
