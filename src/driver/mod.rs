@@ -5,10 +5,12 @@
 mod child;
 mod db;
 mod demo;
+mod init;
 mod loadtest;
 mod replay;
 mod requests;
 mod run;
+mod sample;
 mod schedule;
 mod snapshots;
 mod staleness;
@@ -116,6 +118,14 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Propose a new pipeline folder for another API, from the addresses of its indexes
+    ///
+    /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
+    /// and yours to edit. What is there already is never overwritten.
+    Init {
+        #[command(flatten)]
+        init: init::InitArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -126,6 +136,11 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    // There is no pipeline yet.
+    if let Verb::Init { init } = &args.verb {
+        args.common.begin_telling();
+        return init::run(&args.common, init);
+    }
     let mut context = args.common.open("run")?;
     match args.verb {
         Verb::Run { targets, force, jobs, api, database } => {
@@ -160,6 +175,8 @@ pub fn run(args: Args) -> Result<()> {
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
         }
+        // Done above.
+        Verb::Init { .. } => Ok(()),
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }
@@ -174,6 +191,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
         ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
+        ("MIRROR42_TRIES", api.tries.map(|tries| tries.to_string())),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

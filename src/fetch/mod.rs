@@ -12,6 +12,7 @@ mod page;
 mod plan;
 mod pool;
 mod probe;
+mod sample;
 mod seal;
 mod series;
 #[cfg(test)]
@@ -48,6 +49,9 @@ pub struct Args {
     /// Fetch nothing: say how many requests each stage would take, by asking for its first page
     #[arg(long)]
     probe: bool,
+    /// Fetch nothing for a stage: ask for this path, and print its answer as one JSON object
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["stages", "probe"])]
+    sample: Option<String>,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -57,6 +61,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("fetch")?;
     args.api.apply(&mut context.pipeline)?;
+    if let Some(path) = &args.sample {
+        return sample::print(&Client::open(&context)?, path);
+    }
     let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {
         match stage.fetch() {

@@ -12,6 +12,7 @@ mod extract;
 mod fetch;
 mod fetch_connections;
 mod fetch_faults;
+mod init;
 mod ledger;
 mod limiter;
 mod load;

@@ -35,7 +35,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "files", "limiter", "pg"]),
-    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
+    ("percent_encoding", &["api", "driver", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
