@@ -5,6 +5,7 @@
 mod child;
 mod db;
 mod demo;
+mod doctor;
 mod init;
 mod loadtest;
 mod replay;
@@ -118,6 +119,18 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Check that all is there that a night needs, one line a check, with a remedy for what is not
+    ///
+    /// Asks the API for a token and one record, and looks at the database, folders, disk, clock, timetable and last run.
+    /// Exit codes: 0 nothing failed, 1 a check failed; a warning is no failure.
+    Doctor {
+        #[command(flatten)]
+        doctor: doctor::DoctorArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Propose a new pipeline folder for another API, from the addresses of its indexes
     ///
     /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
@@ -136,10 +149,18 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    // There is no pipeline yet.
-    if let Verb::Init { init } = &args.verb {
-        args.common.begin_telling();
-        return init::run(&args.common, init);
+    // These two work where there is no pipeline yet, or none that can be read.
+    match &args.verb {
+        Verb::Init { init } => {
+            args.common.begin_telling();
+            return init::run(&args.common, init);
+        }
+        Verb::Doctor { doctor, api, database } => {
+            args.common.begin_telling();
+            let options = Options { environment: environment(api, None), ..options(&args.common) };
+            return doctor::run(&args.common, doctor, api, database.database_url.as_deref(), options);
+        }
+        _ => {}
     }
     let mut context = args.common.open("run")?;
     match args.verb {
@@ -176,7 +197,7 @@ pub fn run(args: Args) -> Result<()> {
             replay::run(&context, &args.common, &replay, &guard, &options)
         }
         // Done above.
-        Verb::Init { .. } => Ok(()),
+        Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }

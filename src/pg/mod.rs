@@ -8,8 +8,10 @@ mod address;
 pub mod catalog;
 pub mod checks;
 pub mod embedded;
+pub mod health;
 pub mod ledger;
 pub mod scratch;
+pub mod shape;
 mod tls;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ mod auth;
 mod chaos;
 mod database_tls;
 mod docs;
+mod doctor;
 mod driver;
 mod embedded;
 mod examples;
