@@ -2,13 +2,16 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod audit;
 mod child;
 mod db;
 mod demo;
 mod doctor;
 mod init;
 mod loadtest;
+mod record;
 mod replay;
+mod report;
 mod requests;
 mod run;
 mod sample;
@@ -18,16 +21,16 @@ mod staleness;
 mod status;
 mod summary;
 
-use std::time::Instant;
-
 use clap::{Parser, Subcommand};
 
 use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
-use crate::pg::{self, ledger};
+use crate::log::Format;
+use crate::pg::ledger;
 use crate::pipeline::Secret;
+use record::Recorder;
 use run::Options;
 use schedule::Targets;
 
@@ -131,6 +134,24 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Say what was deleted and changed, when, and by which run
+    Audit {
+        #[command(flatten)]
+        audit: audit::AuditArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Write one HTML page: the stages, the last run, what was loaded night after night
+    ///
+    /// The page needs no network: it can be mailed, or put on any web server.
+    Report {
+        #[command(flatten)]
+        report: report::ReportArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Propose a new pipeline folder for another API, from the addresses of its indexes
     ///
     /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
@@ -198,6 +219,13 @@ pub fn run(args: Args) -> Result<()> {
         }
         // Done above.
         Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
+        Verb::Audit { audit, database } => {
+            audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
+        }
+        Verb::Report { report, api, database } => {
+            api.apply(&mut context.pipeline)?;
+            report::run(&context, &args.common, &report, database.url(&context.secrets).as_ref())
+        }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }
@@ -256,7 +284,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
-    if !common.quiet {
+    if !common.quiet && common.log_format == Format::Text {
         cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
@@ -270,32 +298,29 @@ fn run_and_tell(
     options: &Options,
     url: Option<&Secret>,
 ) -> Result<()> {
-    let started = Instant::now();
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
-    let done = run::run(context, targets, options);
+    let recorder = Recorder::begin(context, targets, options);
+    let done = run::run(context, targets, options, &recorder);
+    let (record, load) = recorder.end(&done, url);
     match &done {
-        Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
-        Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
+        Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
+        Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
+    }
+    if common.quiet {
+        return done.map(drop);
+    }
+    if common.log_format == Format::Json {
+        cli::print(format_args!("{}", serde_json::json!(record)));
+        return done.map(drop);
     }
     let schedule = done?;
-    if common.quiet {
-        return Ok(());
-    }
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
-    if targets.load {
-        let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
-        let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        cli::print(format_args!(
-            "{}\n\n{}",
-            summary::tables(&run),
-            summary::verdict(&run, started.elapsed(), targets.validate)
-        ));
-    } else if targets.validate {
-        cli::print(format_args!("all checks passed"));
+    if let Some(load) = load {
+        cli::print(format_args!("{}\n", summary::tables(&load)));
     }
+    cli::print(format_args!("{}", summary::verdict(&record)));
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::staleness::span;
 use super::summary::{number, table};
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
-use crate::pg::{self, embedded, ledger};
+use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use crate::receipt::{Receipt, age_s};
 
@@ -28,6 +28,11 @@ pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
     Ok(())
 }
 
+/// Nothing can be told of a mirror that is not there.
+pub fn never() -> Error {
+    Error::invalid("the mirror was never loaded").hint("Run `mirror42 run`, or `mirror42 demo` to see what it does.")
+}
+
 /// Prints the state of every stage and table.
 pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     let pipeline = &context.pipeline;
@@ -44,14 +49,7 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     }
     cli::print(format_args!("{stages}"));
 
-    let never = || {
-        Error::invalid("the mirror was never loaded")
-            .hint("Run `mirror42 run`, or `mirror42 demo` to see what it does.")
-    };
-    if url.is_none() && matches!(embedded::status(&pipeline.paths)?, embedded::Status::Absent) {
-        return Err(never());
-    }
-    let mut client = pg::connect(&pipeline.paths, url, "status")?;
+    let mut client = pg::connect_if_there(&pipeline.paths, url, "status")?.ok_or_else(never)?;
     let mut tables = table(&["Table", "Rows", "Last load", "Inserted", "Updated", "Deleted", "Data of"], 1..6);
     let entries = ledger::last_of_each_table(&mut client, pipeline)?;
     for entry in &entries {

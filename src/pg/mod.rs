@@ -5,6 +5,7 @@
 //! the one bridge, [`failure`].
 
 mod address;
+pub mod audit;
 pub mod catalog;
 pub mod checks;
 pub mod embedded;
@@ -45,6 +46,14 @@ pub fn connect(paths: &Paths, url: Option<&Secret>, step: &str) -> Result<Client
         .batch_execute(include_str!("../sql/session.sql"))
         .map_err(|error| failure("could not prepare the session", &error))?;
     Ok(client)
+}
+
+/// As [`connect`], but makes no embedded server: none if there is none yet.
+pub fn connect_if_there(paths: &Paths, url: Option<&Secret>, step: &str) -> Result<Option<Client>> {
+    if url.is_none() && matches!(embedded::status(paths)?, embedded::Status::Absent) {
+        return Ok(None);
+    }
+    connect(paths, url, step).map(Some)
 }
 
 /// The variables by which libpq's programs find the database that `url` means. A command line can be

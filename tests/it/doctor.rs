@@ -34,6 +34,12 @@ table = "coalitions"
 const SCHEMA: &str =
     "create table coalitions (id bigint primary key, name text, ingested_at timestamptz not null default now());";
 
+/// The record of a run that did not end.
+const KILLED: &str = r#"{ "version": 1, "id": "20260101T000000Z-1", "pipeline": "t", "mirror42": "0.1.0", "targets": [],
+    "started_at": "2026-01-01T00:00:00.000Z", "ended_at": null, "duration_ms": 0, "exit_code": null, "error": null, "steps": [],
+    "current_steps": 0, "requests": 0, "quota": null, "tables": [], "rows": 0, "changed": 0, "deleted": 0, "orphans": 0,
+    "checks": null }"#;
+
 /// A pipeline that asks for nothing.
 fn open(url: &str) -> String {
     let start = "[pipeline]\nname = \"t\"\n[api]\nbase_url = \"";
@@ -192,7 +198,7 @@ fn what_is_wrong_is_told_with_its_remedy() {
         .file("pipeline.toml", &open(&format!("http://127.0.0.1:{api}")).replace("key =", "jq = '{'\nkey ="))
         .file("exports", "no folder")
         .file(".mirror42/token.json", "{}")
-        .file("logs/run.log", "2026-01-01T00:00:00.000Z INFO  run: run 1-1 failed: it did not go well\n")
+        .file("logs/runs/20260101T000000Z-1.json", KILLED)
         .with("DATABASE_URL", &format!("postgresql://x@127.0.0.1:{database}/y"));
     private(&space, ".mirror42/token.json", 0o644);
     let (lines, stderr) = told(&space, 1, &[]);
@@ -218,7 +224,7 @@ fn what_is_wrong_is_told_with_its_remedy() {
     );
     assert!(lines.contains(&format!("{HINT}Move it away: a run makes the folder.")));
     assert!(lines.contains(&format!("{HINT}Run `chmod 600 ./.mirror42/token.json`.")));
-    assert!(one("last run").starts_with("warning  last run     it failed "), "{lines:#?}");
+    assert!(one("last run").starts_with("warning  last run     it began "), "{lines:#?}");
     assert_eq!(stderr, "mirror42: error: 5 of 15 checks failed\n");
 
     let space = space_with_env("ID=x\n", 0o644);

@@ -1,5 +1,6 @@
 //! Real binaries, real files, a real Postgres. One binary, so that all of it links once.
 
+mod audit;
 mod auth;
 mod chaos;
 mod database_tls;
@@ -27,6 +28,8 @@ mod loadtest;
 mod login;
 mod paging;
 mod pgbouncer;
+mod record;
+mod report;
 mod resume;
 mod rotate;
 mod simulator;

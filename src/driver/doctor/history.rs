@@ -1,8 +1,8 @@
 //! What was before: the last load, the last run, and what a run that ended early has left.
 
 use super::{Finding, Patient, State, not_checked};
+use crate::driver::record::Record;
 use crate::driver::staleness::span;
-use crate::error::Error;
 use crate::files;
 use crate::pg::ledger::RunTable;
 use crate::pipeline::Pipeline;
@@ -47,10 +47,16 @@ fn last_run(patient: &Patient) -> Finding {
         Ok(Some(owner)) => return under_way(&owner),
         Ok(None) => {}
     }
-    match end_of_last_run(patient) {
+    match Record::last(&patient.paths, 1) {
         Err(error) => Finding::of("last run", State::Failure, &error),
-        Ok(None) => Finding::ok("last run", "there was none yet"),
-        Ok(Some(line)) => of_end(&line, &left(patient)),
+        Ok(records) => match records.first() {
+            None => Finding::ok("last run", "there was none yet"),
+            Some(record) => {
+                let error =
+                    record.error.as_ref().map(|error| error["message"].as_str().unwrap_or("for reasons unknown"));
+                of_end(&record.started_at, record.ended_at.as_deref(), error, &left(patient))
+            }
+        },
     }
 }
 
@@ -64,30 +70,21 @@ fn under_way(owner: &str) -> Finding {
     Finding::warning("last run", found).hint("It takes very long: look into logs/run.log, and stop it if it hangs.")
 }
 
-/// The last line of the log that says how a run ended.
-fn end_of_last_run(patient: &Patient) -> Result<Option<String>, Error> {
-    let log = files::read_if_there(&patient.paths.log("run"))?.unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let ends = |line: &&str| {
-        let words = line.split_once(" run: run ").map(|(_, rest)| rest.split(' ').nth(1));
-        matches!(words, Some(Some("done" | "failed:")))
-    };
-    Ok(log.lines().rev().find(ends).map(str::to_string))
-}
-
-/// `line`: `2026-… INFO  run: run ID failed: why`.
-fn of_end(line: &str, left: &[String]) -> Finding {
-    let time = line.split(' ').next().unwrap_or("");
-    let ago = span(age_s(time));
-    let end = line.split_once(" run: run ").map_or("", |(_, end)| end);
-    let why = end.split_once(" failed: ").map(|(_, why)| why);
-    match (why, left.is_empty()) {
-        (Some(why), _) => Finding::warning("last run", format!("it failed {ago} ago: {why}"))
-            .hint("Run `mirror42 run`: it goes on from there. logs/run.log has more."),
-        (None, true) => Finding::ok("last run", format!("it ended well {ago} ago")),
-        (None, false) => {
-            Finding::warning("last run", format!("it ended well {ago} ago, but a later one left {}", left.join(", ")))
-                .hint("Run `mirror42 run`: it goes on from there.")
+/// When the run began and ended, if it did, and why it failed, if it did.
+fn of_end(started_at: &str, ended_at: Option<&str>, error: Option<&str>, left: &[String]) -> Finding {
+    let again = "Run `mirror42 run`: it goes on from there.";
+    let ago = |time: &str| span(age_s(time));
+    match (ended_at, error, left.is_empty()) {
+        (None, ..) => {
+            Finding::warning("last run", format!("it began {} ago and was killed", ago(started_at))).hint(again)
+        }
+        (Some(end), Some(why), _) => Finding::warning("last run", format!("it failed {} ago: {why}", ago(end)))
+            .hint(format!("{again} logs/run.log has more.")),
+        (Some(end), None, true) => Finding::ok("last run", format!("it ended well {} ago", ago(end))),
+        (Some(end), None, false) => {
+            let what = left.join(", ");
+            Finding::warning("last run", format!("it ended well {} ago; something else has left {what}", ago(end)))
+                .hint(again)
         }
     }
 }
@@ -114,18 +111,20 @@ mod tests {
             let time = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
             crate::log::timestamp(time)
         };
-        let line = format!("{} INFO  run: run 20261124T010000Z-7 done in 50.5 s", ago(3600));
-        assert_eq!(of_end(&line, &[]).line(), "ok       last run     it ended well 1 h ago");
+        let hint = "\n                      hint: Run `mirror42 run`: it goes on from there.";
+        let (start, end) = (ago(7200), ago(3600));
+        assert_eq!(of_end(&start, Some(&end), None, &[]).line(), "ok       last run     it ended well 1 h ago");
         assert_eq!(
-            of_end(&line, &["pages of `a`".to_string()]).line(),
-            "warning  last run     it ended well 1 h ago, but a later one left pages of `a`\n                      hint: \
-             Run `mirror42 run`: it goes on from there."
+            of_end(&start, Some(&end), None, &["pages of `a`".to_string()]).line(),
+            format!("warning  last run     it ended well 1 h ago; something else has left pages of `a`{hint}")
         );
-        let line = format!("{} INFO  run: run 20261124T010000Z-7 failed: could not fetch", ago(7200));
         assert_eq!(
-            of_end(&line, &[]).line(),
-            "warning  last run     it failed 2 h ago: could not fetch\n                      hint: Run `mirror42 run`: it \
-             goes on from there. logs/run.log has more."
+            of_end(&start, Some(&end), Some("could not fetch"), &[]).line(),
+            format!("warning  last run     it failed 1 h ago: could not fetch{hint} logs/run.log has more.")
+        );
+        assert_eq!(
+            of_end(&start, None, None, &[]).line(),
+            format!("warning  last run     it began 2 h ago and was killed{hint}")
         );
         let hint = "\n                      hint: It takes very long: look into logs/run.log, and stop it if it hangs.";
         let owner = format!("process 7, since {}", ago(90_000));

@@ -6,7 +6,7 @@ use super::{Access, Index};
 use crate::error::printable;
 
 pub const GITIGNORE: &str = "/.mirror42/\n/.env\n/exports/*\n/logs/*\n/data/*\n\
-                             !/exports/.gitkeep\n!/logs/.gitkeep\n!/data/.gitkeep\n";
+                             !/exports/.gitkeep\n!/logs/.gitkeep\n!/data/.gitkeep\n/report.html\n";
 
 /// An object of many members is built in time that grows with the square of their number.
 const MEMBERS_OF_AN_OBJECT: usize = 8;
