@@ -47,6 +47,9 @@ pub struct ApiArgs {
     /// [default: 65m]
     #[arg(long, value_name = "DURATION", env = "MIRROR42_MAX_WAIT", global = true)]
     pub max_wait: Option<String>,
+    /// How often a request is sent before it is given up [default: 7]
+    #[arg(long, value_name = "N", env = "MIRROR42_TRIES", global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: Option<u32>,
 }
 
 /// The flags of the binaries that talk to the database.
@@ -161,6 +164,15 @@ pub struct Context {
 }
 
 impl Common {
+    /// Decides how the standard error is written; [`Common::open`] does it for whoever has a pipeline.
+    pub fn begin_telling(&self) {
+        progress::init(match self.log_format {
+            Format::Json => progress::Mode::Events,
+            Format::Text if self.quiet => progress::Mode::Silent,
+            Format::Text => progress::mode_of_stderr(),
+        });
+    }
+
     /// Reads the pipeline and starts logging as the step `step`.
     pub fn open(&self, step: &'static str) -> Result<Context> {
         let pipeline = Pipeline::load(&self.pipeline)?;
@@ -169,11 +181,7 @@ impl Common {
             (_, true) => LevelFilter::Debug,
             _ => LevelFilter::Info,
         };
-        progress::init(match self.log_format {
-            Format::Json => progress::Mode::Events,
-            Format::Text if self.quiet => progress::Mode::Silent,
-            Format::Text => progress::mode_of_stderr(),
-        });
+        self.begin_telling();
         logs::init(&pipeline.paths, step, self.log_format, console)?;
         let secrets = Secrets::load(&pipeline.paths.dotenv())?;
         if let Some(secret) = pipeline.api.auth.secret_variable().and_then(|name| secrets.get(name)) {
@@ -207,6 +215,7 @@ impl ApiArgs {
                 Error::usage(format!("`--max-wait` is {text:?}, expected a duration such as `10m`, `2h` or `0s`"))
             })?;
         }
+        limits.tries = self.tries;
         if let Some(url) = self.api_url.as_deref().filter(|url| !url.is_empty()) {
             let checked = crate::pipeline::base_url(url);
             pipeline.api.base_url = checked.map_err(|what| Error::usage(format!("`--api-url` {what}")))?;

@@ -9,9 +9,11 @@ mod children;
 mod command_line;
 mod db;
 mod demo;
+mod doctor;
 mod failures;
 mod flags;
 mod graph;
+mod init;
 mod loadtest;
 mod own;
 mod record;
@@ -19,6 +21,7 @@ mod replay;
 mod report;
 mod requests;
 mod run;
+mod sample;
 mod schedule;
 mod snapshots;
 mod staleness;
@@ -163,6 +166,18 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Check that all is there that a night needs, one line a check, with a remedy for what is not
+    ///
+    /// Asks the API for a token and one record, and looks at the database, folders, disk, clock, timetable and last run.
+    /// Exit codes: 0 nothing failed, 1 a check failed; a warning is no failure.
+    Doctor {
+        #[command(flatten)]
+        doctor: doctor::DoctorArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Say what was deleted and changed, when, and by which run
     #[command(after_long_help = manual::examples(&[
         ("Of one table, in the last week", "mirror42 audit projects --since 7d"),
@@ -188,6 +203,14 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Propose a new pipeline folder for another API, from the addresses of its indexes
+    ///
+    /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
+    /// and yours to edit. What is there already is never overwritten.
+    Init {
+        #[command(flatten)]
+        init: init::InitArgs,
+    },
     /// The embedded database by hand
     #[command(after_long_help = manual::examples(&[
         ("A session on the mirror, wherever it is", "mirror42 db psql"),
@@ -206,6 +229,19 @@ pub fn run(args: Args) -> Result<()> {
         AnyVerb::Aside(verb) => return aside::run(&verb, &args.common),
         AnyVerb::OnTheMirror(verb) => verb,
     };
+    // These two work where there is no pipeline yet, or none that can be read.
+    match &verb {
+        Verb::Init { init } => {
+            args.common.begin_telling();
+            return init::run(&args.common, init);
+        }
+        Verb::Doctor { doctor, api, database } => {
+            args.common.begin_telling();
+            let options = Options { environment: environment(api, None), ..options(&args.common) };
+            return doctor::run(&args.common, doctor, api, database.database_url.as_deref(), options);
+        }
+        _ => {}
+    }
     let mut context = args.common.open("run")?;
     match verb {
         Verb::Run { run, api, database } => {
@@ -245,6 +281,8 @@ pub fn run(args: Args) -> Result<()> {
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
         }
+        // Done above.
+        Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
@@ -273,6 +311,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
         ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
+        ("MIRROR42_TRIES", api.tries.map(|tries| tries.to_string())),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -12,6 +12,7 @@ mod page;
 mod plan;
 mod pool;
 mod probe;
+mod sample;
 mod seal;
 mod series;
 #[cfg(test)]
@@ -54,6 +55,9 @@ pub struct Args {
     /// Fetch nothing: say how many requests each stage would take, by asking for its first page
     #[arg(long)]
     probe: bool,
+    /// Fetch nothing for a stage: ask for this path, and print its answer as one JSON object
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["stages", "probe"])]
+    sample: Option<String>,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -64,6 +68,9 @@ pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("fetch")?;
     stop::keeps("Pages that have come are kept; the next fetch goes on with them.");
     args.api.apply(&mut context.pipeline)?;
+    if let Some(path) = &args.sample {
+        return sample::print(&Client::open(&context)?, path);
+    }
     let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {
         match stage.fetch() {

@@ -41,7 +41,7 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "exec", "files", "limiter", "pg", "process", "stop"]),
-    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
+    ("percent_encoding", &["api", "driver", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
