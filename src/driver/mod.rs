@@ -6,6 +6,8 @@ mod audit;
 mod child;
 mod db;
 mod demo;
+mod forecast;
+mod hashes;
 mod loadtest;
 mod replay;
 mod requests;
@@ -15,6 +17,7 @@ mod snapshots;
 mod staleness;
 mod status;
 mod summary;
+mod verdict;
 
 use std::time::Instant;
 
@@ -205,7 +208,13 @@ fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Target
     if force {
         forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
     }
-    Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
+    Ok(Targets {
+        stages,
+        forced,
+        load: names.is_empty() || named(LOAD),
+        validate: names.is_empty() || named(VALIDATE),
+        ..Targets::default()
+    })
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {

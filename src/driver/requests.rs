@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::run::{self, Options};
 use super::schedule::Decided;
-use super::staleness::span;
 use super::summary::number;
+use super::verdict::span;
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::limiter::{Forecast, Limiter};

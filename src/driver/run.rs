@@ -73,6 +73,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
             }
         }
     }
+    schedule.remember();
     match failure {
         Some(error) => Err(error),
         None => Ok(schedule),
@@ -91,7 +92,7 @@ fn blamed<'a>(context: &'a Context, error: &Error) -> Option<&'a str> {
 /// Which stages a forced run has still to fetch, in a file: a run that is killed half way would else
 /// leave pages of two nights, and the next run would take the older ones for current.
 struct Forced {
-    /// Those that this run does not touch.
+    /// Those that this run does not see to.
     others: Vec<String>,
     written: Vec<String>,
 }
@@ -99,7 +100,7 @@ struct Forced {
 impl Forced {
     fn begin(context: &Context, schedule: &Schedule) -> Result<Forced> {
         let written = remembered(context)?;
-        let others = written.iter().filter(|name| !schedule.has(name)).cloned().collect();
+        let others = written.iter().filter(|name| !schedule.sees_to(name)).cloned().collect();
         let mut forced = Forced { others, written };
         forced.update(context, schedule)?;
         Ok(forced)

@@ -4,10 +4,11 @@
 //! reads is final, so that a stage that is made again with the same bytes makes nothing else again.
 //! Extracts of one source that are ready together go to one process, which parses the pages once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::staleness::{self, Reason, Verdict};
-use crate::error::Result;
+use super::staleness::Judge;
+use super::verdict::{Reason, Verdict};
+use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, Stage};
 
 /// What one child process is to do.
@@ -20,6 +21,15 @@ pub enum Job {
     Validate,
 }
 
+/// Whether a run may ask the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fetching {
+    #[default]
+    AsNeeded,
+    /// The pages that are here have to do, whatever their age.
+    Never,
+}
+
 /// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -29,11 +39,28 @@ enum Step {
     Done,
 }
 
-#[derive(Clone, Debug)]
-struct Progress {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fetch,
+    Extract,
+}
+
+/// A stage of this run.
+struct Node<'a> {
+    stage: &'a Stage,
+    /// The name of the stage whose pages it is made from.
+    source: &'a str,
     fetch: Step,
     extract: Step,
     force: bool,
+    /// It is to be fetched, by a later run if not by this one.
+    owed: bool,
+    /// Steps that must be done before these two can be decided.
+    fetch_waits_for: usize,
+    extract_waits_for: usize,
+    /// Steps that wait for the end of the fetch, and of the extract, by their nodes.
+    after_fetch: Vec<(usize, Kind)>,
+    after_extract: Vec<(usize, Kind)>,
     /// What was decided, for the summary: none until it was.
     decided: Decided,
 }
@@ -45,9 +72,26 @@ pub struct Decided {
     pub extract: Option<Verdict>,
 }
 
+impl Decided {
+    /// What is to be told of the stage: the first of its steps that is not simply current.
+    pub fn told(&self) -> &Verdict {
+        let verdicts = [&self.fetch, &self.extract].into_iter().flatten();
+        let mut telling = verdicts.filter(|verdict| **verdict != Verdict::Current);
+        telling.next().unwrap_or(&Verdict::Current)
+    }
+}
+
 pub struct Schedule<'a> {
-    pipeline: &'a Pipeline,
-    stages: BTreeMap<&'a str, Progress>,
+    judge: Judge<'a>,
+    fetching: Fetching,
+    /// In the order of the file.
+    nodes: Vec<Node<'a>>,
+    index: HashMap<&'a str, usize>,
+    /// Steps that wait for nothing and are not decided yet.
+    ready_fetches: BTreeSet<usize>,
+    ready_extracts: BTreeSet<usize>,
+    /// Stages whose exports are not final yet.
+    unexported: usize,
     load: Step,
     validate: Step,
 }
@@ -61,70 +105,124 @@ pub struct Targets {
     pub forced: Vec<String>,
     pub load: bool,
     pub validate: bool,
+    pub fetching: Fetching,
 }
 
 impl<'a> Schedule<'a> {
     pub fn new(pipeline: &'a Pipeline, targets: &Targets) -> Result<Schedule<'a>> {
         let mut schedule = Schedule {
-            pipeline,
-            stages: BTreeMap::new(),
+            judge: Judge::new(pipeline),
+            fetching: targets.fetching,
+            nodes: Vec::new(),
+            index: HashMap::new(),
+            ready_fetches: BTreeSet::new(),
+            ready_extracts: BTreeSet::new(),
+            unexported: 0,
             load: if targets.load { Step::Pending } else { Step::Done },
             validate: if targets.validate { Step::Pending } else { Step::Done },
         };
-        for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?)?;
+        let wanted = pipeline.with_needs(&targets.stages)?;
+        for stage in pipeline.stages.iter().filter(|stage| wanted.contains(stage.name.as_str())) {
+            schedule.index.insert(&stage.name, schedule.nodes.len());
+            schedule.nodes.push(Node {
+                stage,
+                source: &pipeline.source_of(stage)?.0.name,
+                fetch: if stage.fetch().is_some() { Step::Pending } else { Step::Done },
+                extract: Step::Pending,
+                force: false,
+                owed: false,
+                fetch_waits_for: 0,
+                extract_waits_for: 0,
+                after_fetch: Vec::new(),
+                after_extract: Vec::new(),
+                decided: Decided::default(),
+            });
         }
+        schedule.unexported = schedule.nodes.len();
+        schedule.tie(pipeline)?;
         // One that this run does not touch is left for another.
-        targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
+        let owed = schedule.fetches();
+        for name in &targets.forced {
+            schedule.set(name, |node| (node.force, node.owed) = (true, owed && node.fetch == Step::Pending));
+        }
         Ok(schedule)
     }
 
-    /// Takes in a stage with all it needs.
-    fn add(&mut self, stage: &'a Stage) -> Result<()> {
-        if self.stages.contains_key(stage.name.as_str()) {
-            return Ok(());
+    /// Notes for each step what waits for it.
+    fn tie(&mut self, pipeline: &'a Pipeline) -> Result<()> {
+        for at in 0..self.nodes.len() {
+            let stage = self.nodes[at].stage;
+            let (source, fetch) = pipeline.source_of(stage)?;
+            if stage.fetch().is_some() {
+                fetch.each.iter().for_each(|each| self.tie_one(each, Kind::Extract, (at, Kind::Fetch)));
+            }
+            self.tie_one(&source.name, Kind::Fetch, (at, Kind::Extract));
+            for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
+                self.tie_one(name, Kind::Extract, (at, Kind::Extract));
+            }
+            self.make_ready(at);
         }
-        let fetch = if stage.fetch().is_some() { Step::Pending } else { Step::Done };
-        let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
-        self.stages.insert(&stage.name, progress);
-        stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
+        Ok(())
     }
 
-    /// The pages of this stage are not to be trusted: they count as forced and not fetched.
+    /// The step `after` waits for that step of the stage `name`. What this run does not touch is final.
+    fn tie_one(&mut self, name: &str, kind: Kind, after: (usize, Kind)) {
+        let Some(&before) = self.index.get(name) else { return };
+        match kind {
+            Kind::Fetch => self.nodes[before].after_fetch.push(after),
+            Kind::Extract => self.nodes[before].after_extract.push(after),
+        }
+        match after.1 {
+            Kind::Fetch => self.nodes[after.0].fetch_waits_for += 1,
+            Kind::Extract => self.nodes[after.0].extract_waits_for += 1,
+        }
+    }
+
+    fn make_ready(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        if node.fetch_waits_for == 0 && node.fetch == Step::Pending {
+            self.ready_fetches.insert(at);
+        }
+        if node.extract_waits_for == 0 && node.extract == Step::Pending {
+            self.ready_extracts.insert(at);
+        }
+    }
+
+    /// The pages of this stage are not to be trusted: the next run is to fetch them, whatever their receipt says.
     pub fn doubt(&mut self, name: &str) {
-        self.set(name, |progress| {
-            progress.force = true;
-            progress.fetch = Step::Pending;
-        });
+        self.set(name, |node| node.owed = true);
     }
 
-    /// Whether this run touches the stage.
-    pub fn has(&self, name: &str) -> bool {
-        self.stages.contains_key(name)
+    /// Whether this run asks the API where it has to.
+    fn fetches(&self) -> bool {
+        self.fetching == Fetching::AsNeeded
     }
 
-    /// The stages that are forced and not fetched yet.
+    /// Whether this run sees to the pages of the stage.
+    pub fn sees_to(&self, name: &str) -> bool {
+        self.fetches() && self.index.contains_key(name)
+    }
+
+    /// The stages that are to be fetched whatever their receipts say, and are not yet.
     pub fn still_forced(&self) -> impl Iterator<Item = &str> {
-        let left = self.stages.iter().filter(|(_, progress)| progress.force && progress.fetch != Step::Done);
-        left.map(|(name, _)| *name)
+        self.nodes.iter().filter(|node| node.owed).map(|node| node.stage.name.as_str())
     }
 
     /// The next job that can start now. Steps that have nothing to do are passed over on the way.
     pub fn next(&mut self) -> Result<Option<Job>> {
         loop {
-            let before = self.finished();
             if let Some(job) = self.next_fetch()? {
                 return Ok(Some(job));
             }
             if let Some(job) = self.next_extract()? {
                 return Ok(Some(job));
             }
-            // A step that was passed over may have made another ready.
-            if self.finished() == before {
+            // An extract that was passed over may have made a fetch ready.
+            if self.ready_fetches.is_empty() {
                 break;
             }
         }
-        let exported = self.stages.values().all(|progress| progress.extract == Step::Done);
+        let exported = self.unexported == 0;
         if exported && self.load == Step::Pending {
             self.load = Step::Running;
             return Ok(Some(Job::Load));
@@ -139,53 +237,77 @@ impl<'a> Schedule<'a> {
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
-            Job::Fetch(name) => self.set(name, |progress| progress.fetch = Step::Done),
-            Job::Extract(names) => {
-                names.iter().for_each(|name| self.set(name, |progress| progress.extract = Step::Done));
+            Job::Fetch(name) => {
+                self.set(name, |node| node.owed = false);
+                self.done_by_name(name, Kind::Fetch);
             }
+            Job::Extract(names) => names.iter().for_each(|name| self.done_by_name(name, Kind::Extract)),
             Job::Load => self.load = Step::Done,
             Job::Validate => self.validate = Step::Done,
         }
     }
 
-    /// The stages of this run with what was decided of them, in the order of the file.
-    pub fn decisions(&self) -> impl Iterator<Item = (&'a Stage, &Decided)> {
-        let stages = self.pipeline.stages.iter();
-        stages.filter_map(|stage| Some((stage, &self.stages.get(stage.name.as_str())?.decided)))
-    }
-
-    fn set(&mut self, name: &str, change: impl FnOnce(&mut Progress)) {
-        if let Some(progress) = self.stages.get_mut(name) {
-            change(progress);
+    fn done_by_name(&mut self, name: &str, kind: Kind) {
+        self.judge.forget(name);
+        if let Some(&at) = self.index.get(name) {
+            self.done(at, kind);
         }
     }
 
-    fn finished(&self) -> usize {
-        let steps = self.stages.values().flat_map(|progress| [progress.fetch, progress.extract]);
-        steps.filter(|step| *step == Step::Done).count()
+    /// The step is final: what waits for nothing else now is ready.
+    fn done(&mut self, at: usize, kind: Kind) {
+        let node = &mut self.nodes[at];
+        let after = match kind {
+            Kind::Fetch => {
+                node.fetch = Step::Done;
+                std::mem::take(&mut node.after_fetch)
+            }
+            Kind::Extract => {
+                node.extract = Step::Done;
+                self.unexported -= 1;
+                std::mem::take(&mut node.after_extract)
+            }
+        };
+        for (next, kind) in after {
+            match kind {
+                Kind::Fetch => self.nodes[next].fetch_waits_for -= 1,
+                Kind::Extract => self.nodes[next].extract_waits_for -= 1,
+            }
+            self.make_ready(next);
+        }
     }
 
-    /// The export of a stage is final. One that this run does not touch is.
-    fn exported(&self, name: &str) -> bool {
-        self.stages.get(name).is_none_or(|progress| progress.extract == Step::Done)
+    /// What was learnt of files' hashes is kept for the next run.
+    pub fn remember(&mut self) {
+        self.judge.remember();
+    }
+
+    /// The stages of this run with what was decided of them, in the order of the file.
+    pub fn decisions(&self) -> impl Iterator<Item = (&'a Stage, &Decided)> {
+        self.nodes.iter().map(|node| (node.stage, &node.decided))
+    }
+
+    fn set(&mut self, name: &str, change: impl FnOnce(&mut Node<'a>)) {
+        if let Some(&at) = self.index.get(name) {
+            change(&mut self.nodes[at]);
+        }
     }
 
     fn next_fetch(&mut self) -> Result<Option<Job>> {
-        for stage in &self.pipeline.stages {
-            let (Some(progress), Some(fetch)) = (self.stages.get(stage.name.as_str()), stage.fetch()) else { continue };
-            if progress.fetch != Step::Pending || !fetch.each.as_deref().is_none_or(|each| self.exported(each)) {
-                continue;
-            }
-            let verdict = match progress.force {
-                true => Verdict::Stale(Reason::Forced),
-                false => staleness::of_fetch(self.pipeline, stage, fetch)?,
+        while let Some(at) = self.ready_fetches.pop_first() {
+            let (stage, force) = (self.nodes[at].stage, self.nodes[at].force);
+            let Some(fetch) = stage.fetch() else { continue };
+            let verdict = match (self.fetching, force) {
+                (Fetching::AsNeeded, true) => Verdict::Stale(Reason::Forced),
+                (Fetching::AsNeeded, false) => self.judge.fetch(stage, fetch)?,
+                (Fetching::Never, _) => self.judge.unfetched(stage, fetch)?,
             };
-            let step = if verdict.is_current() { Step::Done } else { Step::Running };
-            self.set(&stage.name, |progress| {
-                progress.fetch = step;
-                progress.decided.fetch = Some(verdict);
-            });
-            if step == Step::Running {
+            let is_current = verdict.is_current();
+            self.nodes[at].decided.fetch = Some(verdict);
+            if is_current {
+                self.done(at, Kind::Fetch);
+            } else {
+                self.nodes[at].fetch = Step::Running;
                 return Ok(Some(Job::Fetch(stage.name.clone())));
             }
         }
@@ -195,79 +317,39 @@ impl<'a> Schedule<'a> {
     fn next_extract(&mut self) -> Result<Option<Job>> {
         let mut source_of_job = None;
         let mut names = Vec::new();
-        for stage in &self.pipeline.stages {
-            let Some(progress) = self.stages.get(stage.name.as_str()) else { continue };
-            let (source, fetch) = self.pipeline.source_of(stage)?;
-            let fetched = self.stages.get(source.name.as_str()).is_none_or(|source| source.fetch == Step::Done);
-            let mut reads = fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name));
-            let ready = fetched && reads.all(|name| self.exported(name));
-            let other_source = source_of_job.is_some_and(|name: &str| name != source.name);
-            if progress.extract != Step::Pending || !ready || other_source {
+        let mut others = Vec::new();
+        while let Some(at) = self.ready_extracts.pop_first() {
+            let Node { stage, source, force, .. } = self.nodes[at];
+            if source_of_job.is_some_and(|name| name != source) {
+                others.push(at);
                 continue;
             }
-            let verdict = match progress.force {
+            let verdict = match force {
                 true => Verdict::Stale(Reason::Forced),
-                false => staleness::of_extract(self.pipeline, stage)?,
+                false => self.judge.extract(stage)?,
             };
-            let step = if verdict.is_current() { Step::Done } else { Step::Running };
-            self.set(&stage.name, |progress| {
-                progress.extract = step;
-                progress.decided.extract = Some(verdict);
-            });
-            if step == Step::Running {
-                source_of_job = Some(&source.name);
-                names.push(stage.name.clone());
+            if verdict.is_current() {
+                self.nodes[at].decided.extract = Some(verdict);
+                self.done(at, Kind::Extract);
+                continue;
             }
+            if !self.fetches() {
+                self.check_pages(stage, source, &verdict)?;
+            }
+            self.nodes[at].decided.extract = Some(verdict);
+            self.nodes[at].extract = Step::Running;
+            source_of_job = Some(source);
+            names.push(stage.name.clone());
         }
+        self.ready_extracts.extend(others);
         Ok((!names.is_empty()).then_some(Job::Extract(names)))
     }
-}
 
-/// What `plan` prints: for each stage, what would run and why, as far as that is known before it runs.
-/// `forced` are those that a forced run has left undone.
-pub fn forecast<'a>(pipeline: &'a Pipeline, forced: &[String]) -> Result<Vec<(&'a Stage, Decided)>> {
-    let mut forecast: Vec<(&Stage, Decided)> = Vec::new();
-    let mut left: Vec<&Stage> = pipeline.stages.iter().collect();
-    while !left.is_empty() {
-        let waiting: Vec<&str> = left.iter().map(|stage| stage.name.as_str()).collect();
-        let (ready, rest): (Vec<&Stage>, Vec<&Stage>) =
-            left.into_iter().partition(|stage| !stage.needs().any(|name| waiting.contains(&name)));
-        for stage in ready {
-            let decided = foresee(pipeline, stage, &forecast, forced.contains(&stage.name))?;
-            forecast.push((stage, decided));
-        }
-        left = rest;
+    /// A stage that is to be made anew needs pages, which nobody fetches now.
+    fn check_pages(&mut self, stage: &Stage, source: &str, why: &Verdict) -> Result<()> {
+        let Some(lack) = self.judge.lacks_pages(source)? else { return Ok(()) };
+        Err(Error::failed(format!("stage `{}` cannot be made without the API: {why}", stage.name))
+            .detail(format!("It is made from the pages of `{source}`: {lack}."))
+            .hint("Run `mirror42 run`, which fetches them; or load the exports as they are, with `--trust-exports`."))
     }
-    forecast.sort_by_key(|(stage, _)| stage.line);
-    Ok(forecast)
-}
-
-/// What can be said of a stage, given what was said of those that it reads.
-fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)], forced: bool) -> Result<Decided> {
-    let decided = |name: &str| before.iter().find(|(other, _)| other.name == name).map(|(_, decided)| decided);
-    let stale = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
-    let remade = |name: &str| decided(name).is_some_and(|decided| stale(&decided.extract));
-    let waits = |name: &str| Verdict::Stale(Reason::Waits { stage: name.to_string() });
-
-    let (source, fetch) = pipeline.source_of(stage)?;
-    let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
-        (None, _) => None,
-        (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
-        (Some(fetch), each) => match (staleness::of_fetch(pipeline, stage, fetch)?, each) {
-            (Verdict::Current, Some(each)) => Some(waits(each)),
-            (verdict, _) => Some(verdict),
-        },
-    };
-    let source_fetch = match stage.fetch() {
-        Some(_) => own_fetch.clone(),
-        None => decided(&source.name).and_then(|decided| decided.fetch.clone()),
-    };
-    let unknown = stage.with.iter().map(|(_, name)| name).chain(&fetch.each).find(|name| remade(name));
-    let extract = match staleness::of_extract(pipeline, stage)? {
-        Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
-        Verdict::Current if stale(&source_fetch) => waits(&source.name),
-        Verdict::Current => unknown.map_or(Verdict::Current, |name| waits(name)),
-        verdict => verdict,
-    };
-    Ok(Decided { fetch: own_fetch, extract: Some(extract) })
 }

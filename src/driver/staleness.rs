@@ -3,178 +3,155 @@
 //! Hashes decide, not clocks: a stage is current when its definition, what it read and what it wrote
 //! are those in its receipt; and a fetch also when it is younger than `max_age`.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::hashes::Hashes;
+use super::verdict::{Reason, Verdict};
 use crate::error::Result;
-use crate::files;
 use crate::paths::page_file;
 use crate::pipeline::{Fetch, Pipeline, Stage};
 use crate::receipt::{FetchReceipt, Receipt, age_s};
 
-/// Nothing to do, or why something is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Current,
-    Stale(Reason),
+/// Decides about the stages of a pipeline. What it has read once it knows, until it is told to [`Judge::forget`] it.
+pub struct Judge<'a> {
+    pipeline: &'a Pipeline,
+    hashes: Hashes,
+    receipts: HashMap<String, Rc<Known>>,
 }
 
-/// Each reason is a sentence for `plan` and the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    Forced,
-    NeverFetched,
-    NeverExtracted,
-    RequestChanged,
-    FilterChanged,
-    /// Since the fetch, and the limit as the pipeline has it.
-    Old {
-        age_s: u64,
-        max_age_s: u64,
-    },
-    /// An export that was read is another now.
-    OtherRecords {
-        stage: String,
-    },
-    OtherPages {
-        stage: String,
-    },
-    PageMissing {
-        page: String,
-    },
-    PageChanged {
-        page: String,
-    },
-    OutputMissing,
-    OutputChanged,
-    /// Its own pages are to be fetched first.
-    WaitsForPages,
-    /// A stage that it reads is stale itself: what it makes of that is not known yet.
-    Waits {
-        stage: String,
-    },
+/// What a receipt says; none of it where there is none.
+#[derive(Default)]
+struct Known {
+    receipt: Option<Receipt>,
+    pages_hash: Option<String>,
 }
 
-impl Verdict {
-    pub fn is_current(&self) -> bool {
-        *self == Verdict::Current
+impl Known {
+    fn fetch(&self) -> Option<&FetchReceipt> {
+        self.receipt.as_ref()?.fetch.as_ref()
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verdict::Current => f.write_str("current"),
-            Verdict::Stale(reason) => reason.fmt(f),
+impl<'a> Judge<'a> {
+    pub fn new(pipeline: &'a Pipeline) -> Judge<'a> {
+        Judge { pipeline, hashes: Hashes::open(&pipeline.paths), receipts: HashMap::new() }
+    }
+
+    /// The files of this stage are others by now.
+    pub fn forget(&mut self, stage: &str) {
+        self.receipts.remove(stage);
+    }
+
+    /// Remembers for the next process what files hash to.
+    pub fn remember(&mut self) {
+        // It only saves time: a full disk must not fail a run for it.
+        if let Err(error) = self.hashes.save() {
+            log::warn!("what files hash to is not remembered: {error}");
         }
     }
-}
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Forced => f.write_str("forced"),
-            Reason::NeverFetched => f.write_str("never fetched whole"),
-            Reason::NeverExtracted => f.write_str("never extracted"),
-            Reason::RequestChanged => f.write_str("what it asks of the API changed"),
-            Reason::FilterChanged => f.write_str("the filter or the key changed"),
-            Reason::Old { age_s, max_age_s } => {
-                write!(f, "last fetched {} ago, max_age {}", span(*age_s), span(*max_age_s))
+    /// Whether the pages of `stage` are current. The export that `each` names is as it will be.
+    pub fn fetch(&mut self, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let Some(receipt) = known.fetch() else { return Ok(Verdict::Stale(Reason::NeverFetched)) };
+        let stale = match self.fetch_reason(fetch, receipt)? {
+            Some(reason) => Some(reason),
+            None => self.page_reason(&stage.name, receipt)?,
+        };
+        Ok(stale.map_or(Verdict::Current, Verdict::Stale))
+    }
+
+    /// Why the pages of `stage` would be fetched by a run that asks the API; this one does not. The pages themselves
+    /// are not looked at: they may be elsewhere, and who needs none does not miss them.
+    pub fn unfetched(&mut self, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let Some(receipt) = known.fetch() else { return Ok(Verdict::Kept(Reason::NeverFetched)) };
+        Ok(self.fetch_reason(fetch, receipt)?.map_or(Verdict::Current, Verdict::Kept))
+    }
+
+    /// Why the pages of the stage `name` are not there to be read; none if they are. They may be old, and those of
+    /// another definition.
+    pub fn lacks_pages(&mut self, name: &str) -> Result<Option<Reason>> {
+        let known = self.known(name)?;
+        let Some(receipt) = known.fetch() else { return Ok(Some(Reason::NeverFetched)) };
+        let each = self.pipeline.known_stage(name)?.fetch().and_then(|fetch| fetch.each.as_deref());
+        match each.map(|each| self.each_reason(each, receipt)).transpose()?.flatten() {
+            Some(reason) => Ok(Some(reason)),
+            None => self.page_reason(name, receipt),
+        }
+    }
+
+    fn fetch_reason(&mut self, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        if receipt.definition != self.pipeline.fetch_definition(fetch) {
+            return Ok(Some(Reason::RequestChanged));
+        }
+        if let Some(each) = &fetch.each
+            && let Some(reason) = self.each_reason(each, receipt)?
+        {
+            return Ok(Some(reason));
+        }
+        let (age_s, max_age_s) = (age_s(&receipt.started_at), fetch.max_age.as_secs());
+        Ok((age_s >= max_age_s).then_some(Reason::Old { age_s, max_age_s }))
+    }
+
+    fn each_reason(&mut self, each: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        let same = receipt.inputs.get(each) == self.export(each)?.as_ref();
+        Ok((!same).then(|| Reason::OtherRecords { stage: each.to_string() }))
+    }
+
+    fn page_reason(&mut self, stage: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        let paths = &self.pipeline.paths;
+        let folder = paths.pages(stage);
+        for (series, number, page) in receipt.pages() {
+            let path = page_file(&folder, series.key.as_deref(), number);
+            let shown = || paths.shown(&path);
+            match self.hashes.of(&path)? {
+                None => return Ok(Some(Reason::PageMissing { page: shown() })),
+                Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
+                Some(_) => {}
             }
-            Reason::OtherRecords { stage } => write!(f, "{stage} has other records"),
-            Reason::OtherPages { stage } => write!(f, "{stage} has other pages"),
-            Reason::PageMissing { page } => write!(f, "{page} is not there"),
-            Reason::PageChanged { page } => write!(f, "{page} is not what its receipt says"),
-            Reason::OutputMissing => f.write_str("all.json is not there"),
-            Reason::OutputChanged => f.write_str("all.json was changed by hand"),
-            Reason::WaitsForPages => f.write_str("waits for its pages"),
-            Reason::Waits { stage } => write!(f, "waits for {stage}"),
         }
+        Ok(None)
     }
-}
 
-/// A length of time in its two largest units.
-pub fn span(seconds: u64) -> String {
-    let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    match (d, h, m) {
-        (0, 0, 0) => format!("{s} s"),
-        (0, 0, _) => format!("{m} min"),
-        (0, _, 0) => format!("{h} h"),
-        (0, _, _) => format!("{h} h {m} min"),
-        (_, 0, _) => format!("{d} d"),
-        (_, _, _) => format!("{d} d {h} h"),
-    }
-}
-
-/// Whether the pages of `stage` are current. The export that `each` names is as it will be.
-pub fn of_fetch(pipeline: &Pipeline, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
-    let receipt = Receipt::read(&pipeline.paths, &stage.name)?.and_then(|receipt| receipt.fetch);
-    let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverFetched)) };
-    let stale = match fetch_reason(pipeline, fetch, &receipt)? {
-        Some(reason) => Some(reason),
-        None => page_reason(pipeline, &stage.name, &receipt)?,
-    };
-    Ok(stale.map_or(Verdict::Current, Verdict::Stale))
-}
-
-fn fetch_reason(pipeline: &Pipeline, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-    if receipt.definition != pipeline.fetch_definition(fetch) {
-        return Ok(Some(Reason::RequestChanged));
-    }
-    if let Some(each) = &fetch.each
-        && receipt.inputs.get(each) != files::sha256(&pipeline.paths.all_json(each))?.as_ref()
-    {
-        return Ok(Some(Reason::OtherRecords { stage: each.clone() }));
-    }
-    let (age_s, max_age_s) = (age_s(&receipt.started_at), fetch.max_age.as_secs());
-    Ok((age_s >= max_age_s).then_some(Reason::Old { age_s, max_age_s }))
-}
-
-fn page_reason(pipeline: &Pipeline, stage: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-    let folder = pipeline.paths.pages(stage);
-    for (series, number, page) in receipt.pages() {
-        let path = page_file(&folder, series.key.as_deref(), number);
-        let shown = || pipeline.paths.shown(&path);
-        match files::sha256(&path)? {
-            None => return Ok(Some(Reason::PageMissing { page: shown() })),
-            Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
-            Some(_) => {}
+    /// Whether the export of `stage` is current, given that all it reads is as it will be.
+    pub fn extract(&mut self, stage: &Stage) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let receipt = known.receipt.as_ref().and_then(|receipt| receipt.extract.as_ref());
+        let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverExtracted)) };
+        if receipt.definition != stage.extract_definition() {
+            return Ok(Verdict::Stale(Reason::FilterChanged));
         }
-    }
-    Ok(None)
-}
-
-/// Whether the export of `stage` is current, given that all it reads is as it will be.
-pub fn of_extract(pipeline: &Pipeline, stage: &Stage) -> Result<Verdict> {
-    let paths = &pipeline.paths;
-    let receipt = Receipt::read(paths, &stage.name)?.and_then(|receipt| receipt.extract);
-    let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverExtracted)) };
-    if receipt.definition != stage.extract_definition() {
-        return Ok(Verdict::Stale(Reason::FilterChanged));
-    }
-    let (source, fetch) = pipeline.source_of(stage)?;
-    let pages = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.fetch).map(|fetch| fetch.pages_hash());
-    if receipt.inputs.get(&format!("pages/{}", source.name)) != pages.as_ref() {
-        return Ok(Verdict::Stale(Reason::OtherPages { stage: source.name.clone() }));
-    }
-    for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
-        if receipt.inputs.get(name) != files::sha256(&paths.all_json(name))?.as_ref() {
-            return Ok(Verdict::Stale(Reason::OtherRecords { stage: name.clone() }));
+        let (source, fetch) = self.pipeline.source_of(stage)?;
+        if receipt.inputs.get(&format!("pages/{}", source.name)) != self.known(&source.name)?.pages_hash.as_ref() {
+            return Ok(Verdict::Stale(Reason::OtherPages { stage: source.name.clone() }));
         }
+        for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
+            if receipt.inputs.get(name) != self.export(name)?.as_ref() {
+                return Ok(Verdict::Stale(Reason::OtherRecords { stage: name.clone() }));
+            }
+        }
+        Ok(match self.export(&stage.name)? {
+            None => Verdict::Stale(Reason::OutputMissing),
+            Some(sha256) if sha256 != receipt.sha256 => Verdict::Stale(Reason::OutputEdited),
+            Some(_) => Verdict::Current,
+        })
     }
-    Ok(match files::sha256(&paths.all_json(&stage.name))? {
-        None => Verdict::Stale(Reason::OutputMissing),
-        Some(sha256) if sha256 != receipt.sha256 => Verdict::Stale(Reason::OutputChanged),
-        Some(_) => Verdict::Current,
-    })
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The hash of the export of a stage; none if there is none.
+    fn export(&mut self, stage: &str) -> Result<Option<String>> {
+        self.hashes.of(&self.pipeline.paths.all_json(stage))
+    }
 
-    #[test]
-    fn a_span_has_two_units_at_the_most() {
-        let spans = [5, 60, 3599, 3600, 72_000, 93_600, 86_400, 100_000].map(span);
-        assert_eq!(spans, ["5 s", "1 min", "59 min", "1 h", "20 h", "1 d 2 h", "1 d", "1 d 3 h"]);
+    fn known(&mut self, stage: &str) -> Result<Rc<Known>> {
+        if let Some(known) = self.receipts.get(stage) {
+            return Ok(known.clone());
+        }
+        let receipt = Receipt::read(&self.pipeline.paths, stage)?;
+        let pages_hash = receipt.as_ref().and_then(|receipt| receipt.fetch.as_ref()).map(FetchReceipt::pages_hash);
+        let known = Rc::new(Known { receipt, pages_hash });
+        self.receipts.insert(stage.to_string(), known.clone());
+        Ok(known)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use super::schedule::Schedule;
-use super::staleness::Verdict;
+use super::verdict::Verdict;
 use crate::cli::Context;
 use crate::error::Result;
 use crate::pg::ledger::Run;
@@ -20,7 +20,6 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
         let fetch = receipt.fetch.as_ref().filter(|_| ran(&decided.fetch));
         let extract = receipt.extract.as_ref().filter(|_| ran(&decided.extract));
         let took = fetch.map_or(0, |fetch| fetch.duration_ms) + extract.map_or(0, |extract| extract.duration_ms);
-        let why = [&decided.fetch, &decided.extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         table.add_row([
             stage.name.clone(),
             fetch.map_or(String::new(), |fetch| number(fetch.requests)),
@@ -28,7 +27,7 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
             extract.map_or(String::new(), |extract| number(extract.records_in)),
             receipt.extract.as_ref().map_or(String::new(), |extract| number(extract.records_out)),
             if fetch.is_some() || extract.is_some() { format!("{:.1}", took as f64 / 1e3) } else { String::new() },
-            why.map_or("current".to_string(), Verdict::to_string),
+            decided.told().to_string(),
         ]);
     }
     Ok(table.to_string())

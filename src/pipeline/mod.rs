@@ -1,17 +1,18 @@
 //! What `pipeline.toml` means: plain data, checked, with the lines it stands on.
 //!
 //! [`Pipeline::load`] reads the file ([`parse`]) and checks what one key alone cannot tell
-//! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
+//! ([`order`]: names that refer to each other, cycles). Nothing about columns is here:
 //! `schema.sql` is the one place for those.
 
 mod auth;
 mod body_path;
 mod extras;
+mod order;
 mod parse;
 mod secrets;
 mod toml_view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Pipeline {
     pub api: Api,
     /// In the order of the file.
     pub stages: Vec<Stage>,
+    /// Their places in `stages`, by their names.
+    index: HashMap<String, usize>,
     pub checks: Vec<Check>,
 }
 
@@ -272,13 +275,17 @@ impl Pipeline {
 
     /// The meaning of `text`, which stands in `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Pipeline> {
-        let pipeline = parse::pipeline(file, text)?;
+        let mut pipeline = parse::pipeline(file, text)?;
+        // Of two stages of one name, the first: the check tells of the second.
+        for (place, stage) in pipeline.stages.iter().enumerate() {
+            pipeline.index.entry(stage.name.clone()).or_insert(place);
+        }
         pipeline.check()?;
         Ok(pipeline)
     }
 
     pub fn stage(&self, name: &str) -> Option<&Stage> {
-        self.stages.iter().find(|stage| stage.name == name)
+        self.stages.get(*self.index.get(name)?)
     }
 
     /// The stage of this name, or a usage error that names the nearest one.
@@ -332,44 +339,6 @@ impl Pipeline {
 
     fn error_at(&self, line: usize, message: String) -> Error {
         Error::usage(message).at(self.place(line))
-    }
-
-    /// What one key alone cannot tell: that names are distinct and refer to stages, that nothing depends on itself.
-    fn check(&self) -> Result<()> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            let before = &self.stages[..i];
-            if before.iter().any(|other| other.name == stage.name) {
-                return Err(self.error_at(stage.line, format!("two stages are called `{}`", stage.name)));
-            }
-            if let Some(other) = before.iter().find(|other| other.table.is_some() && other.table == stage.table) {
-                let table = stage.table.as_deref().unwrap_or_default();
-                return Err(self.error_at(
-                    stage.line,
-                    format!("stages `{}` and `{}` both fill table `{table}`", other.name, stage.name),
-                ));
-            }
-            for name in stage.needs() {
-                self.known_stage(name).map_err(|error| error.at(self.place(stage.line)))?;
-            }
-            self.source_of(stage)?;
-        }
-        for stage in &self.stages {
-            self.check_acyclic(stage, &mut Vec::new())?;
-        }
-        Ok(())
-    }
-
-    fn check_acyclic<'a>(&'a self, stage: &'a Stage, path: &mut Vec<&'a str>) -> Result<()> {
-        if let Some(start) = path.iter().position(|name| *name == stage.name) {
-            let cycle = [&path[start..], &[&stage.name]].concat().join("` → `");
-            return Err(self.error_at(stage.line, format!("stage `{}` needs itself: `{cycle}`", stage.name)));
-        }
-        path.push(&stage.name);
-        for name in stage.needs() {
-            self.check_acyclic(self.known_stage(name)?, path)?;
-        }
-        path.pop();
-        Ok(())
     }
 
     /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.

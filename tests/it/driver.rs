@@ -178,7 +178,7 @@ fn plan_says_why() {
     );
     let edited = plan(&space);
     contains(&edited, "01_cursus current the filter or the key changed");
-    contains(&edited, "02_campus current all.json was changed by hand");
+    contains(&edited, "02_campus current all.json was edited by hand");
     contains(&edited, "03_achievements 02_campus has other records 02_campus has other records 82");
     contains(&edited, "05_projects current 02_campus has other records");
     contains(
