@@ -8,7 +8,9 @@ mod db;
 mod demo;
 mod forecast;
 mod hashes;
+mod loaded;
 mod loadtest;
+mod plan;
 mod replay;
 mod requests;
 mod run;
@@ -17,6 +19,7 @@ mod snapshots;
 mod staleness;
 mod status;
 mod summary;
+mod trusted;
 mod verdict;
 
 use std::time::Instant;
@@ -31,6 +34,7 @@ use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use run::Options;
 use schedule::Targets;
+use staleness::Trust;
 
 /// The names of the steps after the stages, as targets of `run`.
 const LOAD: &str = "load";
@@ -50,6 +54,20 @@ pub struct Args {
     common: Common,
 }
 
+/// What counts of an export that somebody has edited.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct TrustArgs {
+    /// Take each all.json that was edited by hand as it is: what follows is made from it, and it is loaded
+    #[arg(long)]
+    trust_exports: bool,
+}
+
+impl TrustArgs {
+    fn trust(self) -> Trust {
+        if self.trust_exports { Trust::Exports } else { Trust::Receipts }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Bring everything up to date: fetch and extract what is stale, load, validate
@@ -67,6 +85,8 @@ enum Verb {
         #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
         jobs: u16,
         #[command(flatten)]
+        trust: TrustArgs,
+        #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
         database: DatabaseArgs,
@@ -76,8 +96,15 @@ enum Verb {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
         probe: bool,
+        /// Print it as JSON, for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        trust: TrustArgs,
         #[command(flatten)]
         api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
     Status {
@@ -109,12 +136,15 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Load the exports of a past night again, through the same loader and guard
+    /// Make the mirror from what is here, without the API: extract from the pages, load the exports
     ///
-    /// Asks nothing of the API. The next `run` puts the database back to the present.
+    /// Needs no credentials, and where nothing is to be extracted no pages. With `--as-of`, the exports of a past night
+    /// are loaded again; the next `run` puts the database back to the present.
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
         #[command(flatten)]
         guard: GuardArgs,
         #[command(flatten)]
@@ -139,19 +169,21 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("run")?;
     match args.verb {
-        Verb::Run { targets, force, jobs, api, database } => {
+        Verb::Run { targets, force, jobs, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
-            let targets = targets_of(&context, &targets, force)?;
-            let options =
-                Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
-            run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
+            let targets = Targets { trust: trust.trust(), ..targets_of(&context, &targets, force)? };
+            let environment = environment(&api, url.as_ref());
+            let options = Options { jobs: jobs.into(), environment, database: url, ..options(&args.common) };
+            run_and_tell(&context, &args.common, &targets, &options)
         }
-        Verb::Plan { probe, api } => {
+        Verb::Plan { probe, json, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
-            let options = Options { environment: environment(&api, None), ..options(&args.common) };
-            status::plan(&context, probe.then_some(&options))
+            let database = database.url(&context.secrets);
+            let options = Options { environment: environment(&api, None), database, ..options(&args.common) };
+            let asked = plan::Asked { probe, json, trust: trust.trust() };
+            plan::plan(&context, &asked, &options)
         }
         Verb::Status { api, database } => {
             api.apply(&mut context.pipeline)?;
@@ -164,12 +196,14 @@ pub fn run(args: Args) -> Result<()> {
         Verb::LoadtestGuardian { name, database } => {
             loadtest::guard(&context, database.url(&context.secrets).as_ref(), &name)
         }
-        Verb::Replay { replay, guard, database } => {
+        Verb::Replay { replay, trust, guard, database } => {
             let url = database.url(&context.secrets);
             guard.allowed(&context.pipeline)?;
-            let options =
-                Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
-            replay::run(&context, &args.common, &replay, &guard, &options)
+            let environment = environment(&ApiArgs::default(), url.as_ref());
+            let load_arguments = guard.allow_delete.iter().flat_map(|allowed| ["--allow-delete", allowed]);
+            let load_arguments = load_arguments.map(String::from).collect();
+            let options = Options { environment, database: url, load_arguments, ..options(&args.common) };
+            replay::run(&context, &args.common, &replay, trust.trust(), &options)
         }
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
@@ -179,7 +213,14 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
+    Options {
+        jobs: 8,
+        environment: Vec::new(),
+        verbose: common.verbose,
+        run_id: ledger::new_run_id(),
+        database: None,
+        load_arguments: Vec::new(),
+    }
 }
 
 /// What the children are told by their environment.
@@ -213,6 +254,7 @@ fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Target
         forced,
         load: names.is_empty() || named(LOAD),
         validate: names.is_empty() || named(VALIDATE),
+        again: force || named(LOAD) || named(VALIDATE),
         ..Targets::default()
     })
 }
@@ -231,9 +273,9 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     };
     api.apply(&mut context.pipeline)?;
     let targets = targets_of(&context, &[], true)?;
-    let options = Options { environment: setting.environment(), ..options(common) };
-    let url = Secret::new(setting.database_url.clone());
-    let done = run_and_tell(&context, common, &targets, &options, Some(&url));
+    let database = Some(Secret::new(setting.database_url.clone()));
+    let options = Options { environment: setting.environment(), database, ..options(common) };
+    let done = run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
@@ -244,13 +286,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
 }
 
 /// A run with its lock, and what it did on the standard output.
-fn run_and_tell(
-    context: &Context,
-    common: &Common,
-    targets: &Targets,
-    options: &Options,
-    url: Option<&Secret>,
-) -> Result<()> {
+fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
     let started = Instant::now();
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
@@ -263,11 +299,17 @@ fn run_and_tell(
     if common.quiet {
         return Ok(());
     }
+    if let Some(sentence) = summary::idle(&schedule) {
+        cli::print(format_args!("{sentence}"));
+        return Ok(());
+    }
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
-    if targets.load {
-        let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
+    if let Some(sentence) = summary::unchanged(&schedule, started.elapsed()) {
+        cli::print(format_args!("{sentence}"));
+    } else if targets.load {
+        let mut client = pg::connect(&context.pipeline.paths, options.database.as_ref(), "summary")?;
         let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
         cli::print(format_args!(

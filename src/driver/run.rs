@@ -6,12 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::{self, Message, Told};
+use super::loaded;
 use super::schedule::{Job, Schedule, Targets};
 use super::snapshots;
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
+use crate::pipeline::Secret;
 use crate::progress::{self, Task};
 
 /// How the children are to run.
@@ -24,12 +26,19 @@ pub struct Options {
     pub verbose: bool,
     /// How the ledger calls the load.
     pub run_id: String,
+    /// The database, for what the driver itself asks it; none stands for the embedded server.
+    pub database: Option<Secret>,
+    /// What the loader is told, beside its run.
+    pub load_arguments: Vec<String>,
 }
 
 /// Brings the targets up to date. The run lock is the caller's.
-pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Result<Schedule<'a>> {
-    check_filters(context, targets, options)?;
-    let mut schedule = Schedule::new(&context.pipeline, targets)?;
+pub fn run<'a>(context: &'a Context, targets: &Targets, options: &'a Options) -> Result<Schedule<'a>> {
+    let mut schedule = Schedule::new(&context.pipeline, targets, options.database.as_ref())?;
+    let mut first = schedule.next()?;
+    if matches!(first, Some(Job::Fetch(_) | Job::Extract(_))) {
+        check_filters(context, options)?;
+    }
     let mut forced = Forced::begin(context, &schedule)?;
     let (sender, receiver) = channel();
     let mut runner =
@@ -37,7 +46,11 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
     let mut failure: Option<Error> = None;
     loop {
         while failure.is_none() && runner.running.len() < options.jobs {
-            match schedule.next()? {
+            let next = match first.take() {
+                None => schedule.next()?,
+                first => first,
+            };
+            match next {
                 Some(job) => runner.start(job)?,
                 None => break,
             }
@@ -141,10 +154,7 @@ pub fn lock(context: &Context) -> Result<Lock> {
 }
 
 /// A filter that does not compile is told of before an hour of fetching, not after.
-fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Result<()> {
-    if targets.stages.is_empty() {
-        return Ok(());
-    }
+fn check_filters(context: &Context, options: &Options) -> Result<()> {
     output(context, options, "mirror42-extract", &["--check"]).map(drop)
 }
 
@@ -214,7 +224,10 @@ impl Runner<'_> {
         let (program, arguments) = match &job {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
             Job::Extract(names) => ("mirror42-extract", names.clone()),
-            Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
+            Job::Load => {
+                let arguments = ["--run-id", &self.options.run_id].map(String::from);
+                ("mirror42-load", arguments.into_iter().chain(self.options.load_arguments.clone()).collect())
+            }
             Job::Validate => ("mirror42-validate", Vec::new()),
         };
         let mut command = command(self.context, self.options, program)?;
@@ -242,9 +255,24 @@ impl Runner<'_> {
             Message::Ended(number, told) => {
                 self.tasks.retain(|(child, _), _| *child != number);
                 let Some(mut running) = self.running.remove(&number) else { return Ok(None) };
-                end(running.program, &mut running.child, told)?;
-                Ok(Some(running.job))
+                let ended = end(running.program, &mut running.child, told);
+                if matches!(running.job, Job::Validate) {
+                    self.note_validation(&ended);
+                }
+                ended.map(|()| Some(running.job))
             }
+        }
+    }
+
+    /// Notes what a validation has found, by which the next run decides whether the last load will do.
+    fn note_validation(&self, ended: &Result<()>) {
+        let valid = match ended {
+            Ok(()) => true,
+            Err(error) if error.kind() == Kind::Invalid => false,
+            Err(_) => return,
+        };
+        if let Err(error) = loaded::note(&self.context.pipeline, self.options.database.as_ref(), valid) {
+            log::warn!("what the validation has found is not noted: {error}");
         }
     }
 

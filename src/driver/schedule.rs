@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::staleness::Judge;
+use super::loaded::{self, Loaded};
+use super::staleness::{Judge, Trust};
+use super::trusted;
 use super::verdict::{Reason, Verdict};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::{Pipeline, Secret, Stage};
 
 /// What one child process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +96,13 @@ pub struct Schedule<'a> {
     unexported: usize,
     load: Step,
     validate: Step,
+    /// Load and validate whatever the ledger says.
+    again: bool,
+    database: Option<&'a Secret>,
+    /// What was decided of the load and the validation: none until it was.
+    loaded: Option<Loaded>,
+    /// Jobs that were given out.
+    jobs: usize,
 }
 
 /// What a run is to bring up to date.
@@ -105,13 +114,17 @@ pub struct Targets {
     pub forced: Vec<String>,
     pub load: bool,
     pub validate: bool,
+    /// Load and validate whatever the ledger says.
+    pub again: bool,
     pub fetching: Fetching,
+    pub trust: Trust,
 }
 
 impl<'a> Schedule<'a> {
-    pub fn new(pipeline: &'a Pipeline, targets: &Targets) -> Result<Schedule<'a>> {
+    /// `database` is the address of the database; none stands for the embedded server.
+    pub fn new(pipeline: &'a Pipeline, targets: &Targets, database: Option<&'a Secret>) -> Result<Schedule<'a>> {
         let mut schedule = Schedule {
-            judge: Judge::new(pipeline),
+            judge: Judge::new(pipeline, targets.trust),
             fetching: targets.fetching,
             nodes: Vec::new(),
             index: HashMap::new(),
@@ -120,6 +133,10 @@ impl<'a> Schedule<'a> {
             unexported: 0,
             load: if targets.load { Step::Pending } else { Step::Done },
             validate: if targets.validate { Step::Pending } else { Step::Done },
+            again: targets.again,
+            database,
+            loaded: None,
+            jobs: 0,
         };
         let wanted = pipeline.with_needs(&targets.stages)?;
         for stage in pipeline.stages.iter().filter(|stage| wanted.contains(stage.name.as_str())) {
@@ -210,6 +227,15 @@ impl<'a> Schedule<'a> {
 
     /// The next job that can start now. Steps that have nothing to do are passed over on the way.
     pub fn next(&mut self) -> Result<Option<Job>> {
+        let job = match self.next_of_stages()? {
+            None if self.unexported == 0 => self.next_of_database()?,
+            job => job,
+        };
+        self.jobs += usize::from(job.is_some());
+        Ok(job)
+    }
+
+    fn next_of_stages(&mut self) -> Result<Option<Job>> {
         loop {
             if let Some(job) = self.next_fetch()? {
                 return Ok(Some(job));
@@ -219,17 +245,32 @@ impl<'a> Schedule<'a> {
             }
             // An extract that was passed over may have made a fetch ready.
             if self.ready_fetches.is_empty() {
-                break;
+                return Ok(None);
             }
         }
-        let exported = self.unexported == 0;
-        if exported && self.load == Step::Pending {
-            self.load = Step::Running;
-            return Ok(Some(Job::Load));
+    }
+
+    /// All exports are final.
+    fn next_of_database(&mut self) -> Result<Option<Job>> {
+        if self.load == Step::Pending {
+            let loaded = match self.again {
+                true => Loaded::stale(Reason::Forced),
+                false => loaded::judge(&mut self.judge, self.database)?,
+            };
+            let is_current = loaded.load.is_current();
+            self.loaded = Some(loaded);
+            if !is_current {
+                self.load = Step::Running;
+                return Ok(Some(Job::Load));
+            }
+            self.load = Step::Done;
         }
-        if exported && self.load == Step::Done && self.validate == Step::Pending {
-            self.validate = Step::Running;
-            return Ok(Some(Job::Validate));
+        if self.load == Step::Done && self.validate == Step::Pending {
+            if self.loaded.as_ref().is_none_or(|loaded| !loaded.validate.is_current()) {
+                self.validate = Step::Running;
+                return Ok(Some(Job::Validate));
+            }
+            self.validate = Step::Done;
         }
         Ok(None)
     }
@@ -275,6 +316,16 @@ impl<'a> Schedule<'a> {
             }
             self.make_ready(next);
         }
+    }
+
+    /// Whether no job was given out: there was nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.jobs == 0
+    }
+
+    /// What was decided of the load and the validation, if they were decided about.
+    pub fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.as_ref()
     }
 
     /// What was learnt of files' hashes is kept for the next run.
@@ -328,15 +379,13 @@ impl<'a> Schedule<'a> {
                 true => Verdict::Stale(Reason::Forced),
                 false => self.judge.extract(stage)?,
             };
-            if verdict.is_current() {
-                self.nodes[at].decided.extract = Some(verdict);
+            let verdict = self.as_trusted(stage, source, verdict)?;
+            let is_current = verdict.is_current();
+            self.nodes[at].decided.extract = Some(verdict);
+            if is_current {
                 self.done(at, Kind::Extract);
                 continue;
             }
-            if !self.fetches() {
-                self.check_pages(stage, source, &verdict)?;
-            }
-            self.nodes[at].decided.extract = Some(verdict);
             self.nodes[at].extract = Step::Running;
             source_of_job = Some(source);
             names.push(stage.name.clone());
@@ -345,11 +394,34 @@ impl<'a> Schedule<'a> {
         Ok((!names.is_empty()).then_some(Job::Extract(names)))
     }
 
-    /// A stage that is to be made anew needs pages, which nobody fetches now.
-    fn check_pages(&mut self, stage: &Stage, source: &str, why: &Verdict) -> Result<()> {
-        let Some(lack) = self.judge.lacks_pages(source)? else { return Ok(()) };
-        Err(Error::failed(format!("stage `{}` cannot be made without the API: {why}", stage.name))
-            .detail(format!("It is made from the pages of `{source}`: {lack}."))
-            .hint("Run `mirror42 run`, which fetches them; or load the exports as they are, with `--trust-exports`."))
+    /// The verdict on an extract, when it was seen that it can be made, and that what is to be taken as it is was taken.
+    fn as_trusted(&mut self, stage: &Stage, source: &str, verdict: Verdict) -> Result<Verdict> {
+        let verdict = match verdict {
+            Verdict::Stale(reason) if !self.fetches() => match self.judge.lacks_pages(source)? {
+                Some(_) if self.judge.may_take(stage)? => Verdict::Kept(reason),
+                Some(lack) => return Err(cannot_be_made(stage, source, &reason, &lack)),
+                None => Verdict::Stale(reason),
+            },
+            verdict => verdict,
+        };
+        match &verdict {
+            Verdict::Kept(reason) if !self.judge.is_taken(&stage.name)? => {
+                trusted::take(self.judge.pipeline, stage, reason)?;
+                self.judge.forget(&stage.name);
+            }
+            Verdict::Stale(Reason::OutputEdited) => log::warn!(
+                target: &stage.name,
+                "all.json was edited by hand, and is made again (`--trust-exports` takes it as it is)"
+            ),
+            _ => {}
+        }
+        Ok(verdict)
     }
+}
+
+/// A stage that is to be made anew needs pages, which nobody fetches now.
+fn cannot_be_made(stage: &Stage, source: &str, why: &Reason, lack: &Reason) -> Error {
+    Error::failed(format!("stage `{}` cannot be made without the API: {why}", stage.name))
+        .detail(format!("It is made from the pages of `{source}`: {lack}."))
+        .hint("Run `mirror42 run`, which fetches them; or take the exports as they are, with `--trust-exports`.")
 }

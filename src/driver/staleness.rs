@@ -10,12 +10,23 @@ use super::hashes::Hashes;
 use super::verdict::{Reason, Verdict};
 use crate::error::Result;
 use crate::paths::page_file;
-use crate::pipeline::{Fetch, Pipeline, Stage};
-use crate::receipt::{FetchReceipt, Receipt, age_s};
+use crate::pipeline::{self, Fetch, Pipeline, Stage};
+use crate::receipt::{AS_IT_WAS, BY_HAND, ExtractReceipt, FetchReceipt, Receipt, age_s};
+
+/// What counts of an export that is not what its receipt says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The receipt: it is made anew.
+    #[default]
+    Receipts,
+    /// The export, as it is.
+    Exports,
+}
 
 /// Decides about the stages of a pipeline. What it has read once it knows, until it is told to [`Judge::forget`] it.
 pub struct Judge<'a> {
-    pipeline: &'a Pipeline,
+    pub pipeline: &'a Pipeline,
+    trust: Trust,
     hashes: Hashes,
     receipts: HashMap<String, Rc<Known>>,
 }
@@ -34,8 +45,8 @@ impl Known {
 }
 
 impl<'a> Judge<'a> {
-    pub fn new(pipeline: &'a Pipeline) -> Judge<'a> {
-        Judge { pipeline, hashes: Hashes::open(&pipeline.paths), receipts: HashMap::new() }
+    pub fn new(pipeline: &'a Pipeline, trust: Trust) -> Judge<'a> {
+        Judge { pipeline, trust, hashes: Hashes::open(&pipeline.paths), receipts: HashMap::new() }
     }
 
     /// The files of this stage are others by now.
@@ -83,8 +94,9 @@ impl<'a> Judge<'a> {
     }
 
     fn fetch_reason(&mut self, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-        if receipt.definition != self.pipeline.fetch_definition(fetch) {
-            return Ok(Some(Reason::RequestChanged));
+        let definition = self.pipeline.fetch_definition(fetch);
+        if receipt.definition != definition {
+            return Ok(Some(changed(&receipt.definition, &definition)));
         }
         if let Some(each) = &fetch.each
             && let Some(reason) = self.each_reason(each, receipt)?
@@ -119,29 +131,62 @@ impl<'a> Judge<'a> {
     pub fn extract(&mut self, stage: &Stage) -> Result<Verdict> {
         let known = self.known(&stage.name)?;
         let receipt = known.receipt.as_ref().and_then(|receipt| receipt.extract.as_ref());
+        let output = self.export(&stage.name)?;
+        if let Some(reason) = by_hand(receipt, output.as_deref()) {
+            return Ok(match (self.trust, reason) {
+                (Trust::Exports, reason) => Verdict::Kept(reason),
+                (Trust::Receipts, Reason::NoReceipt) => Verdict::Stale(Reason::NeverExtracted),
+                (Trust::Receipts, reason) => Verdict::Stale(reason),
+            });
+        }
         let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverExtracted)) };
-        if receipt.definition != stage.extract_definition() {
-            return Ok(Verdict::Stale(Reason::FilterChanged));
+        let stale = match self.input_reason(stage, receipt)? {
+            None if output.is_none() => Some(Reason::OutputMissing),
+            reason => reason,
+        };
+        Ok(stale.map_or(Verdict::Current, Verdict::Stale))
+    }
+
+    fn input_reason(&mut self, stage: &Stage, receipt: &ExtractReceipt) -> Result<Option<Reason>> {
+        let definition = stage.extract_definition();
+        if receipt.definition != definition {
+            return Ok(Some(changed(&receipt.definition, &definition)));
         }
         let (source, fetch) = self.pipeline.source_of(stage)?;
         if receipt.inputs.get(&format!("pages/{}", source.name)) != self.known(&source.name)?.pages_hash.as_ref() {
-            return Ok(Verdict::Stale(Reason::OtherPages { stage: source.name.clone() }));
+            return Ok(Some(Reason::OtherPages { stage: source.name.clone() }));
         }
         for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
             if receipt.inputs.get(name) != self.export(name)?.as_ref() {
-                return Ok(Verdict::Stale(Reason::OtherRecords { stage: name.clone() }));
+                return Ok(Some(Reason::OtherRecords { stage: name.clone() }));
             }
         }
-        Ok(match self.export(&stage.name)? {
-            None => Verdict::Stale(Reason::OutputMissing),
-            Some(sha256) if sha256 != receipt.sha256 => Verdict::Stale(Reason::OutputEdited),
-            Some(_) => Verdict::Current,
-        })
+        Ok(None)
+    }
+
+    /// Whether an export that cannot be made anew is to be taken as it is.
+    pub fn may_take(&mut self, stage: &Stage) -> Result<bool> {
+        Ok(self.trust == Trust::Exports && self.export(&stage.name)?.is_some())
+    }
+
+    /// Whether the receipt is of the export that is there, and of its being taken as it is.
+    pub fn is_taken(&mut self, stage: &str) -> Result<bool> {
+        let known = self.known(stage)?;
+        let receipt = known.receipt.as_ref().and_then(|receipt| receipt.extract.as_ref());
+        let Some(receipt) = receipt else { return Ok(false) };
+        let taken = [BY_HAND, AS_IT_WAS].contains(&receipt.definition.as_str());
+        Ok(taken && self.export(stage)?.as_ref() == Some(&receipt.sha256))
     }
 
     /// The hash of the export of a stage; none if there is none.
-    fn export(&mut self, stage: &str) -> Result<Option<String>> {
+    pub fn export(&mut self, stage: &str) -> Result<Option<String>> {
         self.hashes.of(&self.pipeline.paths.all_json(stage))
+    }
+
+    /// When the pages behind the export of a stage were asked for first; none if that is not known.
+    pub fn fetched_at(&mut self, stage: &Stage) -> Result<Option<String>> {
+        let source = &self.pipeline.source_of(stage)?.0.name;
+        Ok(self.known(source)?.fetch().map(|fetch| fetch.started_at.clone()))
     }
 
     fn known(&mut self, stage: &str) -> Result<Rc<Known>> {
@@ -154,4 +199,19 @@ impl<'a> Judge<'a> {
         self.receipts.insert(stage.to_string(), known.clone());
         Ok(known)
     }
+}
+
+/// Why an export is none that its filter has made; none if it is, as far as its receipt tells.
+fn by_hand(receipt: Option<&ExtractReceipt>, output: Option<&str>) -> Option<Reason> {
+    match (receipt, output?) {
+        (None, _) => Some(Reason::NoReceipt),
+        (Some(receipt), sha256) if receipt.sha256 != sha256 => Some(Reason::OutputEdited),
+        (Some(receipt), _) if receipt.definition == BY_HAND => Some(Reason::OutputEdited),
+        (Some(receipt), _) if receipt.definition == AS_IT_WAS => Some(Reason::OutputTaken),
+        (Some(_), _) => None,
+    }
+}
+
+fn changed(old: &str, new: &str) -> Reason {
+    Reason::Changed { part: pipeline::first_difference(old, new).to_string() }
 }

@@ -1,37 +1,25 @@
-//! What a run would do (`plan`); how old the mirror is and what is in it (`status`, which fails when it is stale).
+//! How old the mirror is and what is in it (`status`, which fails when it is stale).
 
 use super::forecast;
-use super::requests;
-use super::run::{self, Options};
+use super::run;
 use super::schedule::{Decided, Fetching};
-use super::staleness::Judge;
+use super::staleness::{Judge, Trust};
 use super::summary::{number, table};
-use super::verdict::{Verdict, span};
+use super::verdict::span;
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, ledger};
 use crate::pipeline::{Secret, Stage};
 use crate::receipt::{Receipt, age_s};
 
-/// Prints what would run and why, and how long it takes; `probe` says how to ask the API where nothing else tells.
-pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
-    let forecast = foreseen(context)?;
-    let counts = requests::of_stages(context, &forecast, probe)?;
-    let mut table = table(&["Stage", "Fetch", "Extract", "Requests"], 3..4);
-    for (stage, Decided { fetch, extract }) in forecast {
-        let text = |verdict: Option<Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
-        let count = counts.get(stage.name.as_str()).map_or(String::new(), requests::Count::to_string);
-        table.add_row([stage.name.clone(), text(fetch), text(extract), count]);
-    }
-    cli::print(format_args!("{table}"));
-    cli::print(format_args!("Then all tables are loaded and validated."));
-    cli::print(format_args!("{}", requests::outlook(context, &counts)?));
-    Ok(())
-}
-
 fn foreseen(context: &Context) -> Result<Vec<(&Stage, Decided)>> {
     let pipeline = &context.pipeline;
-    forecast::of_stages(pipeline, &mut Judge::new(pipeline), &run::remembered(context)?, Fetching::AsNeeded)
+    forecast::of_stages(
+        pipeline,
+        &mut Judge::new(pipeline, Trust::Receipts),
+        &run::remembered(context)?,
+        Fetching::AsNeeded,
+    )
 }
 
 /// Nothing can be told of a mirror that is not there.

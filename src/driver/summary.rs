@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
+use super::loaded::Loaded;
 use super::schedule::Schedule;
-use super::verdict::Verdict;
+use super::verdict::{Verdict, span};
 use crate::cli::Context;
 use crate::error::Result;
 use crate::pg::ledger::Run;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, age_s};
 
 /// The stages of a run: what was done, and what came of it.
 pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
@@ -64,6 +65,31 @@ pub fn verdict(run: &Run, took: Duration, validated: bool) -> String {
         number(orphans.unsigned_abs()),
         took.as_secs_f64()
     )
+}
+
+/// The one line of a run that had nothing to do; none if there is more to tell.
+pub fn idle(schedule: &Schedule) -> Option<String> {
+    let stages = schedule.decisions().count();
+    if !schedule.is_idle() || schedule.decisions().any(|(_, decided)| *decided.told() != Verdict::Current) {
+        return None;
+    }
+    let current = format!("nothing to do: {stages} stage{}", if stages == 1 { " is current" } else { "s are current" });
+    Some(match schedule.loaded().and_then(as_loaded) {
+        None => current,
+        Some(as_loaded) => format!("{current}, and {as_loaded}"),
+    })
+}
+
+/// What is told in the place of a load that did not have to be; none if there was one, or was to be none.
+pub fn unchanged(schedule: &Schedule, took: Duration) -> Option<String> {
+    let as_loaded = schedule.loaded().and_then(as_loaded)?;
+    Some(format!("{as_loaded}; {:.1} s", took.as_secs_f64()))
+}
+
+fn as_loaded(loaded: &Loaded) -> Option<String> {
+    let last = loaded.last.as_ref().filter(|_| loaded.load.is_current())?;
+    let age = last.fetched_at.map(|time| format!(", its data {} old", span(age_s(&time.to_string()))));
+    Some(format!("the database is as run {} loaded it{}", last.id, age.unwrap_or_default()))
 }
 
 /// A table of ours; the columns of `numbers` are set to the right.

@@ -17,8 +17,10 @@ pub enum Reason {
     Forced,
     NeverFetched,
     NeverExtracted,
-    RequestChanged,
-    FilterChanged,
+    /// A part of its definition is another ([`crate::pipeline::first_difference`]).
+    Changed {
+        part: String,
+    },
     /// Since the fetch, and the limit as the pipeline has it.
     Old {
         age_s: u64,
@@ -39,11 +41,41 @@ pub enum Reason {
     },
     OutputMissing,
     OutputEdited,
+    /// It was taken as it was, since it could not be made anew.
+    OutputTaken,
+    /// There is an export, and no receipt of it.
+    NoReceipt,
     /// Its own pages are to be fetched first.
     WaitsForPages,
     /// A stage that it reads is stale itself: what it makes of that is not known yet.
     Waits {
         stage: String,
+    },
+    NeverLoaded,
+    /// The last load was of other exports or other tables, or by an older version.
+    LoadedOther {
+        run: String,
+    },
+    /// The same records, of a later fetch: how old the mirror is, is to be noted.
+    FetchedAgain,
+    TableMissing {
+        table: String,
+    },
+    TableChanged {
+        table: String,
+    },
+    /// The validation after the last load failed.
+    Invalid,
+    /// Nothing has validated what was loaded.
+    NeverValidated,
+    /// Only a validation can tell what is wrong with the age of the mirror.
+    MirrorOld {
+        age_s: Option<u64>,
+        limit_s: u64,
+    },
+    /// The database could not be asked.
+    NotKnown {
+        why: String,
     },
 }
 
@@ -70,8 +102,7 @@ impl fmt::Display for Reason {
             Reason::Forced => f.write_str("forced"),
             Reason::NeverFetched => f.write_str("never fetched whole"),
             Reason::NeverExtracted => f.write_str("never extracted"),
-            Reason::RequestChanged => f.write_str("what it asks of the API changed"),
-            Reason::FilterChanged => f.write_str("the filter or the key changed"),
+            Reason::Changed { part } => f.write_str(&changed(part)),
             Reason::Old { age_s, max_age_s } => {
                 write!(f, "last fetched {} ago, max_age {}", span(*age_s), span(*max_age_s))
             }
@@ -83,6 +114,67 @@ impl fmt::Display for Reason {
             Reason::OutputEdited => f.write_str("all.json was edited by hand"),
             Reason::WaitsForPages => f.write_str("waits for its pages"),
             Reason::Waits { stage } => write!(f, "waits for {stage}"),
+            Reason::OutputTaken => f.write_str("all.json was taken as it was"),
+            Reason::NoReceipt => f.write_str("all.json has no receipt"),
+            Reason::NeverLoaded => f.write_str("never loaded"),
+            Reason::LoadedOther { run } => write!(f, "the last load, {run}, was of other exports"),
+            Reason::FetchedAgain => f.write_str("the same records were fetched again"),
+            Reason::TableMissing { table } => write!(f, "table {table} is not there"),
+            Reason::TableChanged { table } => write!(f, "table {table} was emptied, altered or made anew"),
+            Reason::Invalid => f.write_str("the validation of the last load failed"),
+            Reason::NeverValidated => f.write_str("the last load was not validated"),
+            Reason::MirrorOld { age_s: Some(age_s), limit_s } => {
+                write!(f, "the mirror is {} old, stale_after is {}", span(*age_s), span(*limit_s))
+            }
+            Reason::MirrorOld { age_s: None, .. } => f.write_str("how old the mirror is is not known"),
+            Reason::NotKnown { why } => write!(f, "the database could not be asked: {why}"),
+        }
+    }
+}
+
+/// What it is to a reader that this part of a definition is another.
+fn changed(part: &str) -> String {
+    let what = match part {
+        "format" => return "made by another version of mirror42's data format".to_string(),
+        "filter" => "the filter",
+        "key" => "the key",
+        "address" => "the address of the API",
+        "schema" => "the schema file",
+        "tables" => "which stage fills which table",
+        "checks" => "the checks",
+        key => return format!("`{key}` changed"),
+    };
+    format!("{what} changed")
+}
+
+impl Reason {
+    /// As programs tell reasons from each other (`plan --json`).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::Forced => "forced",
+            Reason::NeverFetched => "never-fetched",
+            Reason::NeverExtracted => "never-extracted",
+            Reason::Changed { .. } => "definition",
+            Reason::Old { .. } => "old",
+            Reason::OtherRecords { .. } => "other-records",
+            Reason::OtherPages { .. } => "other-pages",
+            Reason::PageMissing { .. } => "page-missing",
+            Reason::PageChanged { .. } => "page-changed",
+            Reason::OutputMissing => "output-missing",
+            Reason::OutputEdited => "output-edited",
+            Reason::OutputTaken => "output-taken",
+            Reason::NoReceipt => "no-receipt",
+            Reason::WaitsForPages => "waits-for-pages",
+            Reason::Waits { .. } => "waits",
+            Reason::NeverLoaded => "never-loaded",
+            Reason::LoadedOther { .. } => "loaded-other",
+            Reason::FetchedAgain => "fetched-again",
+            Reason::TableMissing { .. } => "table-missing",
+            Reason::TableChanged { .. } => "table-changed",
+            Reason::Invalid => "invalid",
+            Reason::NeverValidated => "never-validated",
+            Reason::MirrorOld { .. } => "mirror-old",
+            Reason::NotKnown { .. } => "not-known",
         }
     }
 }

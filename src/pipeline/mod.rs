@@ -6,17 +6,16 @@
 
 mod auth;
 mod body_path;
+mod definition;
 mod extras;
 mod order;
 mod parse;
 mod secrets;
 mod toml_view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::paths::Paths;
@@ -24,11 +23,9 @@ use crate::paths::Paths;
 pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
+pub use definition::first_difference;
 pub use secrets::Secrets;
 pub use toml_view::parse_duration;
-
-/// The version of what the stage binaries write; a change makes every stage stale.
-const DATA_FORMAT: u32 = 1;
 
 /// The schema of the ledger, where the file names none.
 pub const DEFAULT_LEDGER: &str = "mirror42";
@@ -340,20 +337,6 @@ impl Pipeline {
     fn error_at(&self, line: usize, message: String) -> Error {
         Error::usage(message).at(self.place(line))
     }
-
-    /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.
-    pub fn fetch_definition(&self, fetch: &Fetch) -> String {
-        let page = format!("{:?}", fetch.page);
-        let auth = self.api.auth.definition();
-        let each = fetch.each.as_deref().unwrap_or("");
-        let mut parts = vec!["fetch", &self.api.base_url, &auth, &fetch.path, each, &page];
-        // Their order in the file says nothing.
-        for (what, pairs) in [("header", &self.api.headers), ("query", &self.api.query)] {
-            let pairs: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
-            parts.extend(pairs.into_iter().flat_map(|(name, value)| [what, name, value]));
-        }
-        hash_of(&parts)
-    }
 }
 
 impl Stage {
@@ -372,30 +355,6 @@ impl Stage {
         };
         source.into_iter().chain(self.with.iter().map(|(_, stage)| stage.as_str()))
     }
-
-    /// The hash of all that decides what the filter makes of its inputs: a change makes `all.json` stale.
-    pub fn extract_definition(&self) -> String {
-        let with: Vec<String> = self.with.iter().map(|(variable, stage)| format!("{variable}={stage}")).collect();
-        hash_of(&[
-            "extract",
-            &self.jq.text,
-            &with.join(","),
-            &self.key.join(","),
-            &format!("{:?}", self.duplicates),
-            &self.slurp.to_string(),
-        ])
-    }
-}
-
-/// SHA-256 in hex of the parts, each told from the next, with the data format.
-fn hash_of(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(DATA_FORMAT.to_le_bytes());
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    crate::files::hex(&hasher.finalize())
 }
 
 /// An address that paths can be put after, without the slash at its end; or what is wrong with it. It

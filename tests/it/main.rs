@@ -31,6 +31,8 @@ mod rotate;
 mod simulator;
 mod snapshots;
 mod space;
+mod staleness;
+mod staleness_walk;
 mod tidy;
 mod token;
 mod validate;
