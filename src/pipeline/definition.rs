@@ -24,11 +24,13 @@ impl Pipeline {
             let pairs: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
             format!("{pairs:?}")
         };
+        // The key of the export names the series.
+        let each = fetch.each.as_deref().and_then(|each| self.stage(each)).map(|each| (&each.name, &each.key));
         line(&[
             ("address", &self.api.base_url),
             ("auth", &self.api.auth.definition()),
             ("fetch", &fetch.path),
-            ("each", fetch.each.as_deref().unwrap_or("")),
+            ("each", &format!("{each:?}")),
             ("page", &format!("{:?}", fetch.page)),
             ("headers", &sorted(&self.api.headers)),
             ("query", &sorted(&self.api.query)),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
@@ -81,7 +82,9 @@ impl Settings {
 
     /// What decides of each step, as far as the file tells. Told apart by value alone.
     fn fetch_definition(&self, stage: &str) -> String {
-        format!("{}", Settings::set(&self.paths, stage))
+        // The series of `b` are named by the key of `a`.
+        let key = stage == "b" && Settings::set(&self.keys, "a");
+        format!("{} {key}", Settings::set(&self.paths, stage))
     }
 
     fn extract_definition(&self, stage: &str) -> String {
@@ -269,10 +272,8 @@ impl Walk {
     }
 
     fn of_page(&mut self, stage: &'static str, change: impl Fn(&std::path::Path) -> std::io::Result<()>) {
-        let folder = self.space.paths().pages(stage);
-        let page = folder.join(if stage == "b" { "2/0001.json" } else { "0001.json" });
-        if page.exists() {
-            change(&page).unwrap();
+        if let Some(page) = pages(&self.space, stage).last() {
+            change(page).unwrap();
             self.model.spoilt.insert(stage);
         }
     }
@@ -357,8 +358,11 @@ impl Walk {
             assert_eq!(bytes(&self.space), bytes(&clean), "{stage}: {:?}", self.history);
         }
         for stage in FETCHED {
-            let page = if stage == "b" { "2/0001.json" } else { "0001.json" };
-            let bytes = |space: &Space| fs::read(space.paths().pages(stage).join(page)).unwrap();
+            let bytes = |space: &Space| -> Vec<_> {
+                let folder = space.paths().pages(stage);
+                let named = |page: PathBuf| (page.strip_prefix(&folder).unwrap().to_owned(), fs::read(&page).unwrap());
+                pages(space, stage).into_iter().map(named).collect()
+            };
             assert_eq!(bytes(&self.space), bytes(&clean), "{stage}: {:?}", self.history);
         }
         for table in TABLES {
@@ -366,6 +370,12 @@ impl Walk {
             assert_eq!(rows(&self.space), rows(&clean), "{table}: {:?}", self.history);
         }
     }
+}
+
+/// The pages of a stage, in the order of their names; none where the last was removed.
+fn pages(space: &Space, stage: &str) -> Vec<PathBuf> {
+    let entries = walkdir::WalkDir::new(space.paths().pages(stage)).sort_by_file_name().into_iter().flatten();
+    entries.filter(|entry| entry.file_type().is_file()).map(|entry| entry.into_path()).collect()
 }
 
 /// So many runs, each after a few changes, and what they have done in all.
