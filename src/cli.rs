@@ -11,7 +11,8 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
-use crate::{log as logs, progress};
+use crate::style::{self, Mood};
+use crate::{log as logs, progress, stop};
 
 /// The flags of every binary that works on a pipeline.
 #[derive(Args, Clone, Debug)]
@@ -220,9 +221,10 @@ impl DatabaseArgs {
 }
 
 /// The body of every `main`: parses the command line, runs, prints the one message of a failure.
-pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+pub fn run_main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     // clap prints usage errors itself and exits with 2, as our contract wants.
     let args = A::parse();
+    stop::init(name);
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -234,8 +236,7 @@ pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> Exi
 
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
 pub fn print(line: std::fmt::Arguments) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    style::print_to_stdout(line);
 }
 
 /// Prints a failure on the standard error, once, and notes it in the log of the step.
@@ -243,7 +244,9 @@ pub fn report(name: &str, error: &Error) {
     logs::note_failure(error);
     match progress::mode() {
         progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
-        progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),
+        progress::Mode::Bars | progress::Mode::Silent => {
+            progress::print(&format!("{name}: {} {error}", style::paint(Mood::Bad, "error:")));
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl ReservedFile {
 }
 
 /// A file beside `target`, readable by its owner only.
-fn temporary(target: &Path) -> Result<NamedTempFile> {
+pub fn temporary(target: &Path) -> Result<NamedTempFile> {
     let folder = target.parent().unwrap_or(Path::new("."));
     create_dir(folder)?;
     let file = tempfile::Builder::new().prefix(&temporary_prefix(target)).tempfile_in(folder);

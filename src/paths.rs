@@ -46,12 +46,12 @@ impl Paths {
         self.stage(stage).join("stage.json")
     }
 
-    /// The answers of the API, as received; only whole series of pages stand here.
+    /// The answers of the API, as received; only whole series of pages stand here. Or what a program wrote.
     pub fn pages(&self, stage: &str) -> PathBuf {
         self.stage(stage).join("pages")
     }
 
-    /// Where a fetch gathers pages until its series are whole.
+    /// Where pages gather until all of them are there.
     pub fn pages_under_way(&self, stage: &str) -> PathBuf {
         self.stage(stage).join("pages.new")
     }
@@ -107,6 +107,21 @@ impl Paths {
     /// The log of one stage, or of `load`, `validate`, `token` and the driver (`run`).
     pub fn log(&self, name: &str) -> PathBuf {
         self.logs().join(format!("{name}.log"))
+    }
+
+    /// The records of past runs.
+    pub fn runs(&self) -> PathBuf {
+        self.logs().join("runs")
+    }
+
+    /// What a run did.
+    pub fn run_record(&self, id: &str) -> PathBuf {
+        self.runs().join(format!("{id}.json"))
+    }
+
+    /// What the verb `report` writes.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
     }
 
     pub fn data(&self) -> PathBuf {

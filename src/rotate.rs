@@ -96,7 +96,8 @@ fn find(logs: &Path) -> Result<Vec<(PathBuf, Kind, SystemTime)>> {
             let path = cause.path().unwrap_or(logs).to_path_buf();
             Error::io("list", &path, &cause.into())
         })?;
-        if entry.file_type().is_dir() {
+        // A run that is under way writes into the folder of the records, and sweeps it by itself.
+        if entry.file_type().is_dir() && entry.file_name() != "runs" {
             files::sweep(entry.path())?;
         }
         let kind = entry.file_name().to_str().map_or(Kind::Foreign, kind_of);

@@ -2,14 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::own;
 use super::schedule::{Decided, Fetching};
-use super::staleness::Judge;
+use super::staleness::{Judge, Trust};
 use super::verdict::{Reason, Verdict};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Stage};
 
-/// Every stage, in the order of the file, with what a run would decide of it. `forced` are those that a forced run has
-/// left undone.
+/// What a run that began now would decide of every stage, in the order of the file. `forced` are those that a forced run
+/// has left undone.
+pub fn forecast<'a>(pipeline: &'a Pipeline, forced: &[String]) -> Result<Vec<(&'a Stage, Decided)>> {
+    of_stages(pipeline, &mut Judge::new(pipeline, Trust::Receipts), forced, Fetching::AsNeeded)
+}
+
+/// As [`forecast`], by this judge.
 pub fn of_stages<'a>(
     pipeline: &'a Pipeline,
     judge: &mut Judge,
@@ -42,20 +48,22 @@ fn foresee(
 
     let (source, fetch) = pipeline.source_of(stage)?;
     let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
+        (None, _) if stage.run().is_some() => Some(own::foresee(judge, stage, forced, fetching, remade)?),
         (None, _) => None,
-        (Some(fetch), _) if fetching == Fetching::Never => Some(judge.unfetched(stage, fetch)?),
+        (Some(fetch), _) if fetching != Fetching::AsNeeded => Some(judge.unfetched(stage, fetch)?),
         (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
         (Some(fetch), each) => match (judge.fetch(stage, fetch)?, each) {
             (Verdict::Current, Some(each)) => Some(waits(each)),
             (verdict, _) => Some(verdict),
         },
     };
-    let source_fetch = match stage.fetch() {
+    let source_fetch = match &own_fetch {
         Some(_) => own_fetch.clone(),
         None => before.get(source.name.as_str()).and_then(|decided| decided.fetch.clone()),
     };
-    let unknown = stage.with.iter().map(|(_, name)| name).chain(&fetch.each).find(|name| remade(name));
+    let unknown = stage.with.iter().map(|(_, name)| name).chain(fetch.each).find(|name| remade(name));
     let extract = match judge.extract(stage)? {
+        Verdict::Current if stale(&own_fetch) && stage.run().is_some() => Verdict::Stale(Reason::WaitsForProgram),
         Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
         Verdict::Current if stale(&source_fetch) => waits(&source.name),
         Verdict::Current => unknown.map_or(Verdict::Current, |name| waits(name)),

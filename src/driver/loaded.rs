@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::pg::ledger::LastLoad;
 use crate::pg::{self, catalog, embedded, ledger};
 use crate::pipeline::{self, Pipeline, Secret};
-use crate::receipt::age_s;
 
 /// What was decided of the steps after the stages.
 #[derive(Clone, Debug)]
@@ -64,7 +63,7 @@ fn decide(judge: &mut Judge, found: Found) -> Result<Loaded> {
         None => Verdict::Current,
     };
     let limit_s = judge.pipeline.stale_after.as_secs();
-    let age_s = last.fetched_at.map(|time| age_s(&time.to_string()));
+    let age_s = last.age_s();
     let validate = match last.valid {
         Some(_) if age_s.is_none_or(|age_s| age_s >= limit_s) => Verdict::Stale(Reason::MirrorOld { age_s, limit_s }),
         Some(_) => Verdict::Current,
@@ -84,7 +83,7 @@ fn reason(judge: &mut Judge, last: &LastLoad, states: &[String]) -> Result<Optio
     if *old != definition {
         return Ok(Some(Reason::Changed { part: pipeline::first_difference(old, &definition).to_string() }));
     }
-    let mut fetched_at: Option<Option<String>> = None;
+    let mut times = Vec::new();
     for ((stage, table), state) in pipeline.loaded().zip(states) {
         let Some((sha256, old_state)) = last.tables.get(table) else { return Ok(other()) };
         if judge.export(&stage.name)?.as_ref() != Some(sha256) {
@@ -96,13 +95,22 @@ fn reason(judge: &mut Judge, last: &LastLoad, states: &[String]) -> Result<Optio
         if old_state.as_ref() != Some(state) {
             return Ok(Some(Reason::TableChanged { table: table.to_string() }));
         }
-        // None, not known, comes first, as the oldest of all.
-        let time = judge.fetched_at(stage)?;
-        fetched_at = Some(fetched_at.map_or(time.clone(), |oldest| oldest.min(time)));
+        times.extend(judge.times(stage)?);
     }
-    let fetched_at = fetched_at.flatten().and_then(|time| time.parse::<Timestamp>().ok());
-    if fetched_at != last.fetched_at {
-        return Ok(Some(Reason::FetchedAgain));
+    // None, not known, comes first, as the oldest of all.
+    match times.into_iter().min() {
+        Some(time) if time.as_ref().and_then(|time| time.parse::<Timestamp>().ok()) != last.fetched_at => {
+            return Ok(Some(Reason::FetchedAgain));
+        }
+        Some(_) => {}
+        // What comes from files alone is as new as its last load; half way to its end that is noted anew, so that runs of
+        // every day are enough.
+        None => {
+            let (age_s, limit_s) = (last.age_s(), pipeline.stale_after.as_secs());
+            if age_s.is_none_or(|age_s| age_s >= limit_s / 2) {
+                return Ok(Some(Reason::MirrorOld { age_s, limit_s }));
+            }
+        }
     }
     Ok((last.valid == Some(false)).then_some(Reason::Invalid))
 }

@@ -4,14 +4,21 @@
 
 mod audit;
 mod child;
+mod children;
+mod command_line;
 mod db;
 mod demo;
+mod failures;
+mod flags;
 mod forecast;
 mod hashes;
 mod loaded;
 mod loadtest;
+mod own;
 mod plan;
+mod record;
 mod replay;
+mod report;
 mod requests;
 mod run;
 mod schedule;
@@ -19,19 +26,21 @@ mod snapshots;
 mod staleness;
 mod status;
 mod summary;
+mod targets;
 mod trusted;
 mod verdict;
-
-use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
-use crate::pg::{self, ledger};
+use crate::log::Format;
+use crate::pg::ledger;
 use crate::pipeline::Secret;
+use flags::RunArgs;
+use record::Recorder;
 use run::Options;
 use schedule::Targets;
 use staleness::Trust;
@@ -43,8 +52,8 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
-/// later.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
+/// signal stopped it: run again.
 #[derive(Parser, Debug)]
 #[command(name = "mirror42", version)]
 pub struct Args {
@@ -75,15 +84,8 @@ enum Verb {
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
     Run {
-        /// Stages, `load` or `validate`
-        #[arg(value_name = "STAGE")]
-        targets: Vec<String>,
-        /// Do the named stages (or all) again whatever their receipts say
-        #[arg(long)]
-        force: bool,
-        /// Processes at a time
-        #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-        jobs: u16,
+        #[command(flatten)]
+        run: RunArgs,
         #[command(flatten)]
         trust: TrustArgs,
         #[command(flatten)]
@@ -157,6 +159,17 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Write one HTML page: the stages, the last run, what was loaded night after night
+    ///
+    /// The page needs no network: it can be mailed, or put on any web server.
+    Report {
+        #[command(flatten)]
+        report: report::ReportArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -169,13 +182,19 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("run")?;
     match args.verb {
-        Verb::Run { targets, force, jobs, trust, api, database } => {
+        Verb::Run { run, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
-            let targets = Targets { trust: trust.trust(), ..targets_of(&context, &targets, force)? };
-            let environment = environment(&api, url.as_ref());
-            let options = Options { jobs: jobs.into(), environment, database: url, ..options(&args.common) };
+            let options = Options {
+                jobs: run.jobs.into(),
+                keep_going: run.keep_going,
+                dry_run: run.dry_run,
+                environment: environment(&api, url.as_ref()),
+                database: url,
+                ..options(&args.common)
+            };
+            let targets = Targets { trust: trust.trust(), ..run.targets(&context)? };
             run_and_tell(&context, &args.common, &targets, &options)
         }
         Verb::Plan { probe, json, trust, api, database } => {
@@ -208,6 +227,10 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
+        Verb::Report { report, api, database } => {
+            api.apply(&mut context.pipeline)?;
+            report::run(&context, &args.common, &report, database.url(&context.secrets).as_ref())
+        }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
 }
@@ -215,6 +238,8 @@ pub fn run(args: Args) -> Result<()> {
 fn options(common: &Common) -> Options {
     Options {
         jobs: 8,
+        keep_going: false,
+        dry_run: false,
         environment: Vec::new(),
         verbose: common.verbose,
         run_id: ledger::new_run_id(),
@@ -234,31 +259,6 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Targets> {
-    let named = |step: &str| names.iter().any(|name| name == step);
-    let mut stages: Vec<String> =
-        names.iter().filter(|name| ![LOAD, VALIDATE].contains(&name.as_str())).cloned().collect();
-    for name in &stages {
-        context.pipeline.known_stage(name)?;
-    }
-    let named_stages = stages.clone();
-    if names.is_empty() || named(LOAD) {
-        stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
-    }
-    let mut forced = run::remembered(context)?;
-    if force {
-        forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
-    }
-    Ok(Targets {
-        stages,
-        forced,
-        load: names.is_empty() || named(LOAD),
-        validate: names.is_empty() || named(VALIDATE),
-        again: force || named(LOAD) || named(VALIDATE),
-        ..Targets::default()
-    })
-}
-
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
     let lock = run::lock(&context)?;
     if args.remove {
@@ -272,14 +272,14 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
         ..ApiArgs::default()
     };
     api.apply(&mut context.pipeline)?;
-    let targets = targets_of(&context, &[], true)?;
+    let targets = flags::all_anew(&context)?;
     let database = Some(Secret::new(setting.database_url.clone()));
     let options = Options { environment: setting.environment(), database, ..options(common) };
     let done = run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
-    if !common.quiet {
+    if !common.quiet && common.log_format == Format::Text {
         cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
@@ -287,38 +287,40 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
 
 /// A run with its lock, and what it did on the standard output.
 fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
-    let started = Instant::now();
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
-    let done = run::run(context, targets, options);
+    let recorder = Recorder::begin(context, targets, options);
+    let done = run::run(context, targets, options, &recorder)
+        .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
+    let (record, load) = recorder.end(&done, options.database.as_ref());
     match &done {
-        Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
-        Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
+        Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
+        Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
     }
-    let schedule = done?;
+    if let Ok((_, Some(printed))) = &done
+        && common.log_format == Format::Text
+    {
+        cli::print(format_args!("{}", printed.trim_end()));
+    }
     if common.quiet {
-        return Ok(());
+        return done.map(drop);
     }
-    if let Some(sentence) = summary::idle(&schedule) {
+    if common.log_format == Format::Json {
+        cli::print(format_args!("{}", serde_json::json!(record)));
+        return done.map(drop);
+    }
+    let (schedule, _) = done?;
+    if let Some(sentence) = summary::idle(&schedule).filter(|_| !options.dry_run) {
         cli::print(format_args!("{sentence}"));
         return Ok(());
     }
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
-    if let Some(sentence) = summary::unchanged(&schedule, started.elapsed()) {
-        cli::print(format_args!("{sentence}"));
-    } else if targets.load {
-        let mut client = pg::connect(&context.pipeline.paths, options.database.as_ref(), "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
-        let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        cli::print(format_args!(
-            "{}\n\n{}",
-            summary::tables(&run),
-            summary::verdict(&run, started.elapsed(), targets.validate)
-        ));
-    } else if targets.validate {
-        cli::print(format_args!("all checks passed"));
+    if let Some(load) = load {
+        cli::print(format_args!("{}\n", summary::tables(&load)));
     }
+    let sentence = summary::unchanged(&schedule, &record);
+    cli::print(format_args!("{}", sentence.unwrap_or_else(|| summary::verdict(&record))));
     Ok(())
 }

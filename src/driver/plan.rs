@@ -42,7 +42,7 @@ pub fn plan(context: &Context, asked: &Asked, options: &Options) -> Result<()> {
         cli::print(format_args!("{}", serde_json::to_string_pretty(&plan.json(context)).unwrap_or_default()));
         return Ok(());
     }
-    let mut table = table(&["Stage", "Fetch", "Extract", "Requests"], 3..4);
+    let mut table = table(&["Stage", "Fetch or run", "Extract", "Requests"], 3..4);
     let text = |verdict: &Option<Verdict>| verdict.as_ref().map_or(String::new(), Verdict::to_string);
     for (stage, decided) in &plan.stages {
         let count = plan.requests.get(stage.name.as_str()).map_or(String::new(), Count::to_string);

@@ -39,15 +39,8 @@ pub fn run(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, 
 fn present(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, options: &Options) -> Result<()> {
     let stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
     let targets = Targets { stages, load: !args.dry_run, fetching: Fetching::Never, trust, ..Targets::default() };
-    if !args.dry_run {
-        return super::run_and_tell(context, common, &targets, options);
-    }
-    let _lock = run::lock(context)?;
-    run::run(context, &targets, options)?;
-    let mut arguments = vec!["--dry-run"];
-    arguments.extend(options.load_arguments.iter().map(String::as_str));
-    cli::print(format_args!("{}", run::output(context, options, "mirror42-load", &arguments)?.trim_end()));
-    Ok(())
+    let options = Options { dry_run: args.dry_run, ..options.clone() };
+    super::run_and_tell(context, common, &targets, &options)
 }
 
 /// The exports of the last night up to `as_of` are loaded.

@@ -1,35 +1,42 @@
 //! What runs when: each stage as soon as what it reads is there, up to `jobs` at a time.
 //!
-//! A stage has two steps, fetch and extract; whether a step has anything to do is decided when all it
+//! A stage has two steps, fetch (or the run of its program, which stands in the same place) and extract; whether a step has anything to do is decided when all it
 //! reads is final, so that a stage that is made again with the same bytes makes nothing else again.
 //! Extracts of one source that are ready together go to one process, which parses the pages once.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::loaded::{self, Loaded};
-use super::staleness::{Judge, Trust};
+use super::own;
+use super::staleness::Judge;
 use super::trusted;
 use super::verdict::{Reason, Verdict};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pipeline, Secret, Stage};
+use crate::pipeline::{Pipeline, Secret, Source, Stage};
+
+pub use super::forecast::forecast;
+pub use super::targets::{Fetching, Reach, Targets};
 
 /// What one child process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     Fetch(String),
+    /// The program of a stage.
+    Exec(String),
     /// Stages of one source.
     Extract(Vec<String>),
     Load,
     Validate,
 }
 
-/// Whether a run may ask the API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fetching {
-    #[default]
-    AsNeeded,
-    /// The pages that are here have to do, whatever their age.
-    Never,
+impl Job {
+    pub fn stages(&self) -> &[String] {
+        match self {
+            Job::Fetch(name) | Job::Exec(name) => std::slice::from_ref(name),
+            Job::Extract(names) => names,
+            Job::Load | Job::Validate => &[],
+        }
+    }
 }
 
 /// How far a step is.
@@ -105,21 +112,6 @@ pub struct Schedule<'a> {
     jobs: usize,
 }
 
-/// What a run is to bring up to date.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    /// Stages with all they need.
-    pub stages: Vec<String>,
-    /// Make these again whatever their receipts say.
-    pub forced: Vec<String>,
-    pub load: bool,
-    pub validate: bool,
-    /// Load and validate whatever the ledger says.
-    pub again: bool,
-    pub fetching: Fetching,
-    pub trust: Trust,
-}
-
 impl<'a> Schedule<'a> {
     /// `database` is the address of the database; none stands for the embedded server.
     pub fn new(pipeline: &'a Pipeline, targets: &Targets, database: Option<&'a Secret>) -> Result<Schedule<'a>> {
@@ -138,13 +130,17 @@ impl<'a> Schedule<'a> {
             loaded: None,
             jobs: 0,
         };
-        let wanted = pipeline.with_needs(&targets.stages)?;
+        let wanted = match targets.reach {
+            Reach::WithNeeds => pipeline.with_needs(&targets.stages)?,
+            Reach::Only => targets.stages.iter().map(String::as_str).collect(),
+        };
         for stage in pipeline.stages.iter().filter(|stage| wanted.contains(stage.name.as_str())) {
+            let has_pages = stage.fetch().is_some() || stage.run().is_some();
             schedule.index.insert(&stage.name, schedule.nodes.len());
             schedule.nodes.push(Node {
                 stage,
                 source: &pipeline.source_of(stage)?.0.name,
-                fetch: if stage.fetch().is_some() { Step::Pending } else { Step::Done },
+                fetch: if has_pages { Step::Pending } else { Step::Done },
                 extract: Step::Pending,
                 force: false,
                 owed: false,
@@ -158,8 +154,8 @@ impl<'a> Schedule<'a> {
         schedule.unexported = schedule.nodes.len();
         schedule.tie(pipeline)?;
         // One that this run does not touch is left for another.
-        let owed = schedule.fetches();
         for name in &targets.forced {
+            let owed = schedule.sees_to(name);
             schedule.set(name, |node| (node.force, node.owed) = (true, owed && node.fetch == Step::Pending));
         }
         Ok(schedule)
@@ -173,6 +169,8 @@ impl<'a> Schedule<'a> {
             if stage.fetch().is_some() {
                 fetch.each.iter().for_each(|each| self.tie_one(each, Kind::Extract, (at, Kind::Fetch)));
             }
+            let read = stage.run().map_or(&[][..], |run| &run.with);
+            read.iter().for_each(|(_, name)| self.tie_one(name, Kind::Extract, (at, Kind::Fetch)));
             self.tie_one(&source.name, Kind::Fetch, (at, Kind::Extract));
             for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
                 self.tie_one(name, Kind::Extract, (at, Kind::Extract));
@@ -217,7 +215,46 @@ impl<'a> Schedule<'a> {
 
     /// Whether this run sees to the pages of the stage.
     pub fn sees_to(&self, name: &str) -> bool {
-        self.fetches() && self.index.contains_key(name)
+        let Some(&at) = self.index.get(name) else { return false };
+        let runs = self.nodes[at].stage.run().is_some();
+        self.fetches() || (runs && self.fetching == Fetching::Offline)
+    }
+
+    /// The stages of this run whose exports are not final.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|node| node.extract != Step::Done).map(|node| node.stage.name.as_str())
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.load == Step::Done
+    }
+
+    /// Why a step (`fetch`, `exec`, `extract` of a stage, `load`, `validate`) runs, in words.
+    pub fn why(&self, stage: Option<&str>, what: &str) -> String {
+        let verdict = match (stage, &self.loaded) {
+            (Some(stage), _) => self.index.get(stage).and_then(|at| {
+                let Decided { fetch, extract } = &self.nodes[*at].decided;
+                if what == "extract" { extract } else { fetch }.as_ref()
+            }),
+            (None, Some(loaded)) if what == "load" => Some(&loaded.load),
+            (None, Some(loaded)) if loaded.load.is_current() => Some(&loaded.validate),
+            (None, Some(_)) => return "after the load".to_string(),
+            (None, None) => Some(&Verdict::Stale(Reason::Forced)),
+        };
+        verdict.map_or(String::new(), Verdict::to_string)
+    }
+
+    /// Steps that were found to have nothing to do.
+    pub fn current_steps(&self) -> u64 {
+        let verdicts = self.nodes.iter().flat_map(|node| [&node.decided.fetch, &node.decided.extract]).flatten();
+        verdicts.filter(|verdict| verdict.is_current()).count() as u64
+    }
+
+    /// Steps that are done, and all steps.
+    pub fn progress(&self) -> (usize, usize) {
+        let steps = self.nodes.iter().flat_map(|node| [node.fetch, node.extract]).chain([self.load, self.validate]);
+        // What a stage does not have counts as done from the beginning.
+        (steps.filter(|step| *step == Step::Done).count(), 2 * self.nodes.len() + 2)
     }
 
     /// The stages that are to be fetched whatever their receipts say, and are not yet.
@@ -278,7 +315,7 @@ impl<'a> Schedule<'a> {
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
-            Job::Fetch(name) => {
+            Job::Fetch(name) | Job::Exec(name) => {
                 self.set(name, |node| node.owed = false);
                 self.done_by_name(name, Kind::Fetch);
             }
@@ -344,25 +381,33 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// The next fetch, or run of a program.
     fn next_fetch(&mut self) -> Result<Option<Job>> {
         while let Some(at) = self.ready_fetches.pop_first() {
-            let (stage, force) = (self.nodes[at].stage, self.nodes[at].force);
-            let Some(fetch) = stage.fetch() else { continue };
-            let verdict = match (self.fetching, force) {
-                (Fetching::AsNeeded, true) => Verdict::Stale(Reason::Forced),
-                (Fetching::AsNeeded, false) => self.judge.fetch(stage, fetch)?,
-                (Fetching::Never, _) => self.judge.unfetched(stage, fetch)?,
-            };
+            let stage = self.nodes[at].stage;
+            let verdict = self.judge_pages(stage, self.nodes[at].force)?;
             let is_current = verdict.is_current();
             self.nodes[at].decided.fetch = Some(verdict);
             if is_current {
                 self.done(at, Kind::Fetch);
-            } else {
-                self.nodes[at].fetch = Step::Running;
-                return Ok(Some(Job::Fetch(stage.name.clone())));
+                continue;
             }
+            self.nodes[at].fetch = Step::Running;
+            let name = stage.name.clone();
+            return Ok(Some(if stage.run().is_some() { Job::Exec(name) } else { Job::Fetch(name) }));
         }
         Ok(None)
+    }
+
+    fn judge_pages(&mut self, stage: &Stage, force: bool) -> Result<Verdict> {
+        match (&stage.source, self.fetching) {
+            (Source::Fetch(fetch), Fetching::Offline | Fetching::Never) => self.judge.unfetched(stage, fetch),
+            (Source::Run(run), Fetching::Never) => own::not_run(&mut self.judge, stage, run),
+            (Source::Fetch(_) | Source::Run(_), _) if force => Ok(Verdict::Stale(Reason::Forced)),
+            (Source::Fetch(fetch), Fetching::AsNeeded) => self.judge.fetch(stage, fetch),
+            (Source::Run(run), Fetching::AsNeeded | Fetching::Offline) => own::of_run(&mut self.judge, stage, run),
+            (Source::From(_), _) => Ok(Verdict::Current),
+        }
     }
 
     fn next_extract(&mut self) -> Result<Option<Job>> {

@@ -4,14 +4,17 @@
 //! are those in its receipt; and a fetch also when it is younger than `max_age`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 
 use super::hashes::Hashes;
-use super::verdict::{Reason, Verdict};
+use super::own;
 use crate::error::Result;
 use crate::paths::page_file;
 use crate::pipeline::{self, Fetch, Pipeline, Stage};
-use crate::receipt::{AS_IT_WAS, BY_HAND, ExtractReceipt, FetchReceipt, Receipt, age_s};
+use crate::receipt::{AS_IT_WAS, BY_HAND, ExtractReceipt, FetchReceipt, Receipt, RunReceipt, age_s};
+
+pub use super::verdict::{Reason, Verdict, span};
 
 /// What counts of an export that is not what its receipt says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct Judge<'a> {
 
 /// What a receipt says; none of it where there is none.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     receipt: Option<Receipt>,
     pages_hash: Option<String>,
 }
@@ -41,6 +44,10 @@ struct Known {
 impl Known {
     fn fetch(&self) -> Option<&FetchReceipt> {
         self.receipt.as_ref()?.fetch.as_ref()
+    }
+
+    pub fn run(&self) -> Option<&RunReceipt> {
+        self.receipt.as_ref()?.run.as_ref()
     }
 }
 
@@ -85,8 +92,14 @@ impl<'a> Judge<'a> {
     /// another definition.
     pub fn lacks_pages(&mut self, name: &str) -> Result<Option<Reason>> {
         let known = self.known(name)?;
-        let Some(receipt) = known.fetch() else { return Ok(Some(Reason::NeverFetched)) };
-        let each = self.pipeline.known_stage(name)?.fetch().and_then(|fetch| fetch.each.as_deref());
+        if let Some(receipt) = known.run() {
+            return own::page_reason(self, name, receipt);
+        }
+        let stage = self.pipeline.known_stage(name)?;
+        let Some(receipt) = known.fetch() else {
+            return Ok(Some(if stage.run().is_some() { Reason::NeverRun } else { Reason::NeverFetched }));
+        };
+        let each = stage.fetch().and_then(|fetch| fetch.each.as_deref());
         match each.map(|each| self.each_reason(each, receipt)).transpose()?.flatten() {
             Some(reason) => Ok(Some(reason)),
             None => self.page_reason(name, receipt),
@@ -118,7 +131,7 @@ impl<'a> Judge<'a> {
         for (series, number, page) in receipt.pages() {
             let path = page_file(&folder, series.key.as_deref(), number);
             let shown = || paths.shown(&path);
-            match self.hashes.of(&path)? {
+            match self.hash(&path)? {
                 None => return Ok(Some(Reason::PageMissing { page: shown() })),
                 Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
                 Some(_) => {}
@@ -183,18 +196,29 @@ impl<'a> Judge<'a> {
         self.hashes.of(&self.pipeline.paths.all_json(stage))
     }
 
-    /// When the pages behind the export of a stage were asked for first; none if that is not known.
-    pub fn fetched_at(&mut self, stage: &Stage) -> Result<Option<String>> {
-        let source = &self.pipeline.source_of(stage)?.0.name;
-        Ok(self.known(source)?.fetch().map(|fetch| fetch.started_at.clone()))
+    /// The hash of a file; none if it is not there.
+    pub fn hash(&mut self, path: &Path) -> Result<Option<String>> {
+        self.hashes.of(path)
     }
 
-    fn known(&mut self, stage: &str) -> Result<Rc<Known>> {
+    /// How old the data of a stage is, as [`Receipt::data_of`] tells it: the oldest time among its sources, of which each
+    /// may be not known. No time at all: what comes from files alone does not age.
+    pub fn times(&mut self, stage: &Stage) -> Result<Vec<Option<String>>> {
+        let mut times = Vec::new();
+        for aging in self.pipeline.aging(stage)? {
+            let known = self.known(&aging.name)?;
+            let started = known.fetch().map(|fetch| &fetch.started_at).or(known.run().map(|run| &run.started_at));
+            times.push(started.cloned());
+        }
+        Ok(times)
+    }
+
+    pub fn known(&mut self, stage: &str) -> Result<Rc<Known>> {
         if let Some(known) = self.receipts.get(stage) {
             return Ok(known.clone());
         }
         let receipt = Receipt::read(&self.pipeline.paths, stage)?;
-        let pages_hash = receipt.as_ref().and_then(|receipt| receipt.fetch.as_ref()).map(FetchReceipt::pages_hash);
+        let pages_hash = receipt.as_ref().and_then(Receipt::pages_hash);
         let known = Rc::new(Known { receipt, pages_hash });
         self.receipts.insert(stage.to_string(), known.clone());
         Ok(known)

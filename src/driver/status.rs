@@ -1,26 +1,14 @@
 //! How old the mirror is and what is in it (`status`, which fails when it is stale).
 
-use super::forecast;
 use super::run;
-use super::schedule::{Decided, Fetching};
-use super::staleness::{Judge, Trust};
+use super::schedule;
+use super::staleness::span;
 use super::summary::{number, table};
-use super::verdict::span;
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::pg::{self, ledger};
-use crate::pipeline::{Secret, Stage};
-use crate::receipt::{Receipt, age_s};
-
-fn foreseen(context: &Context) -> Result<Vec<(&Stage, Decided)>> {
-    let pipeline = &context.pipeline;
-    forecast::of_stages(
-        pipeline,
-        &mut Judge::new(pipeline, Trust::Receipts),
-        &run::remembered(context)?,
-        Fetching::AsNeeded,
-    )
-}
+use crate::pipeline::Secret;
+use crate::receipt::{FetchReceipt, Receipt, RunReceipt, age_s};
 
 /// Nothing can be told of a mirror that is not there.
 pub fn never() -> Error {
@@ -30,12 +18,17 @@ pub fn never() -> Error {
 /// Prints the state of every stage and table.
 pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     let pipeline = &context.pipeline;
-    let mut stages = table(&["Stage", "Fetched", "Records", "State"], 2..3);
-    for (stage, decided) in foreseen(context)? {
+    let mut stages = table(&["Stage", "Fetched or run", "Records", "State"], 2..3);
+    for (stage, decided) in schedule::forecast(pipeline, &run::remembered(context)?)? {
         let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
         stages.add_row([
             stage.name.clone(),
-            receipt.fetch.map_or(String::new(), |fetch| format!("{} ago", span(age_s(&fetch.started_at)))),
+            match (&receipt.fetch, &receipt.run) {
+                (Some(FetchReceipt { started_at, .. }), _) | (None, Some(RunReceipt { started_at, .. })) => {
+                    format!("{} ago", span(age_s(started_at)))
+                }
+                (None, None) => String::new(),
+            },
             receipt.extract.map_or(String::new(), |extract| number(extract.records_out)),
             decided.told().to_string(),
         ]);

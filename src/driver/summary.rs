@@ -1,37 +1,57 @@
 //! What a person reads at the end of a run: a table of stages, a table of tables, one sentence.
 
-use std::time::Duration;
-
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::loaded::Loaded;
-use super::schedule::Schedule;
-use super::verdict::{Verdict, span};
+use super::record::Record;
+use super::schedule::{Decided, Schedule};
+use super::staleness::{Verdict, span};
 use crate::cli::Context;
 use crate::error::Result;
 use crate::pg::ledger::Run;
-use crate::receipt::{Receipt, age_s};
+use crate::receipt::Receipt;
+use crate::style::{Mood, paint};
+
+/// Stages that had nothing to do, each in a line of its own; more are told in one.
+const MOST_CURRENT: usize = 12;
+/// A terminal of fewer columns has no room for a table whatever is done.
+const NARROWEST: u16 = 40;
 
 /// The stages of a run: what was done, and what came of it.
 pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
     let mut table = table(&["Stage", "Requests", "MB", "Records in", "Records out", "Seconds", "Why"], 1..6);
-    for (stage, decided) in schedule.decisions() {
+    let decisions: Vec<_> = schedule.decisions().collect();
+    let is_current = |decided: &Decided| *decided.told() == Verdict::Current;
+    let current = decisions.iter().filter(|(_, decided)| is_current(decided)).count();
+    let fold = current > MOST_CURRENT;
+    for (stage, decided) in decisions.into_iter().filter(|(_, decided)| !(fold && is_current(decided))) {
         let receipt = Receipt::read_or_new(&context.pipeline.paths, &stage.name)?;
         let ran = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
         let fetch = receipt.fetch.as_ref().filter(|_| ran(&decided.fetch));
+        let run = receipt.run.as_ref().filter(|_| ran(&decided.fetch));
         let extract = receipt.extract.as_ref().filter(|_| ran(&decided.extract));
-        let took = fetch.map_or(0, |fetch| fetch.duration_ms) + extract.map_or(0, |extract| extract.duration_ms);
+        let took_ms = [fetch.map(|fetch| fetch.duration_ms), run.map(|run| run.duration_ms)].into_iter();
+        let took_ms: Vec<u64> = took_ms.chain([extract.map(|extract| extract.duration_ms)]).flatten().collect();
+        let size_bytes = fetch.map(|fetch| fetch.size_bytes).or(run.map(|run| run.size_bytes));
         table.add_row([
             stage.name.clone(),
             fetch.map_or(String::new(), |fetch| number(fetch.requests)),
-            fetch.map_or(String::new(), |fetch| format!("{:.1}", fetch.size_bytes as f64 / 1e6)),
+            size_bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / 1e6)),
             extract.map_or(String::new(), |extract| number(extract.records_in)),
             receipt.extract.as_ref().map_or(String::new(), |extract| number(extract.records_out)),
-            if fetch.is_some() || extract.is_some() { format!("{:.1}", took as f64 / 1e3) } else { String::new() },
+            match took_ms.is_empty() {
+                true => String::new(),
+                false => format!("{:.1}", took_ms.iter().sum::<u64>() as f64 / 1e3),
+            },
             decided.told().to_string(),
         ]);
     }
-    Ok(table.to_string())
+    if fold {
+        let mut row = [const { String::new() }; 7];
+        (row[0], row[6]) = (format!("{} stages", number(current as u64)), "current".to_string());
+        table.add_row(row);
+    }
+    Ok(fitting(table))
 }
 
 /// The tables of a load, parents first, as the ledger has them.
@@ -47,24 +67,44 @@ pub fn tables(run: &Run) -> String {
             [entry.table.clone()].into_iter().chain(row).chain([format!("{:.2}", entry.duration_ms as f64 / 1e3)]),
         );
     }
-    table.to_string()
+    fitting(table)
 }
 
-/// The one sentence.
-pub fn verdict(run: &Run, took: Duration, validated: bool) -> String {
-    let rows: i64 = run.tables.iter().map(|table| table.counts.staged - table.counts.orphans).sum();
-    let orphans: i64 = run.tables.iter().map(|table| table.counts.orphans).sum();
-    let changed =
-        |run: &Run| run.tables.iter().map(|t| t.counts.inserted + t.counts.updated + t.counts.deleted).sum::<i64>();
-    let checks = if validated { "all checks passed" } else { "the load's checks passed" };
-    format!(
-        "{} rows in {} tables, {} changed, {} orphans dropped, {checks}; {:.1} s.",
-        number(rows.unsigned_abs()),
-        run.tables.len(),
-        number(changed(run).unsigned_abs()),
-        number(orphans.unsigned_abs()),
-        took.as_secs_f64()
-    )
+/// The table as text. On a terminal that is too narrow for it, words wrap within their columns, not the lines.
+fn fitting(mut table: Table) -> String {
+    let width = terminal_width(std::io::stdout()).filter(|width| *width >= NARROWEST);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.trim_fmt()
+}
+
+/// The columns of the terminal that this leads to; none if it leads to none.
+fn terminal_width(stream: impl std::os::fd::AsFd) -> Option<u16> {
+    terminal_size::terminal_size_of(stream).map(|(terminal_size::Width(width), _)| width)
+}
+
+/// The one sentence, in green: the run has ended well.
+pub fn verdict(record: &Record) -> String {
+    let count = |n: i64| number(n.unsigned_abs());
+    let checked = record.steps.iter().any(|step| step.what == "validate");
+    let loaded = match record.tables.len() {
+        0 if checked => "all checks passed".to_string(),
+        0 => "up to date".to_string(),
+        tables => format!(
+            "{} rows in {tables} tables, {} changed, {} orphans dropped, {}",
+            count(record.rows),
+            count(record.changed),
+            count(record.orphans),
+            if checked { "all checks passed" } else { "the load's checks passed" }
+        ),
+    };
+    let requests = match record.requests {
+        0 => String::new(),
+        1 => "1 request, ".to_string(),
+        n => format!("{} requests, ", number(n)),
+    };
+    paint(Mood::Good, format_args!("{loaded}; {requests}{:.1} s.", record.duration_ms as f64 / 1e3))
 }
 
 /// The one line of a run that had nothing to do; none if there is more to tell.
@@ -73,7 +113,10 @@ pub fn idle(schedule: &Schedule) -> Option<String> {
     if !schedule.is_idle() || schedule.decisions().any(|(_, decided)| *decided.told() != Verdict::Current) {
         return None;
     }
-    let current = format!("nothing to do: {stages} stage{}", if stages == 1 { " is current" } else { "s are current" });
+    let current = match stages {
+        1 => "nothing to do: 1 stage is current".to_string(),
+        _ => format!("nothing to do: {} stages are current", number(stages as u64)),
+    };
     Some(match schedule.loaded().and_then(as_loaded) {
         None => current,
         Some(as_loaded) => format!("{current}, and {as_loaded}"),
@@ -81,14 +124,14 @@ pub fn idle(schedule: &Schedule) -> Option<String> {
 }
 
 /// What is told in the place of a load that did not have to be; none if there was one, or was to be none.
-pub fn unchanged(schedule: &Schedule, took: Duration) -> Option<String> {
+pub fn unchanged(schedule: &Schedule, record: &Record) -> Option<String> {
     let as_loaded = schedule.loaded().and_then(as_loaded)?;
-    Some(format!("{as_loaded}; {:.1} s", took.as_secs_f64()))
+    Some(format!("{as_loaded}; {:.1} s", record.duration_ms as f64 / 1e3))
 }
 
 fn as_loaded(loaded: &Loaded) -> Option<String> {
     let last = loaded.last.as_ref().filter(|_| loaded.load.is_current())?;
-    let age = last.fetched_at.map(|time| format!(", its data {} old", span(age_s(&time.to_string()))));
+    let age = last.age_s().map(|age_s| format!(", its data {} old", span(age_s)));
     Some(format!("the database is as run {} loaded it{}", last.id, age.unwrap_or_default()))
 }
 

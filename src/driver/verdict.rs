@@ -16,13 +16,30 @@ pub enum Verdict {
 pub enum Reason {
     Forced,
     NeverFetched,
+    NeverRun,
     NeverExtracted,
     /// A part of its definition is another ([`crate::pipeline::first_difference`]).
     Changed {
         part: String,
     },
+    ProgramChanged,
+    /// Among the inputs of a program.
+    FileChanged {
+        file: String,
+    },
+    FileNew {
+        file: String,
+    },
+    FileGone {
+        file: String,
+    },
     /// Since the fetch, and the limit as the pipeline has it.
     Old {
+        age_s: u64,
+        max_age_s: u64,
+    },
+    /// As above, of a program.
+    OldRun {
         age_s: u64,
         max_age_s: u64,
     },
@@ -47,6 +64,8 @@ pub enum Reason {
     NoReceipt,
     /// Its own pages are to be fetched first.
     WaitsForPages,
+    /// Its own program is to run first.
+    WaitsForProgram,
     /// A stage that it reads is stale itself: what it makes of that is not known yet.
     Waits {
         stage: String,
@@ -101,6 +120,15 @@ impl fmt::Display for Reason {
         match self {
             Reason::Forced => f.write_str("forced"),
             Reason::NeverFetched => f.write_str("never fetched whole"),
+            Reason::NeverRun => f.write_str("never run"),
+            Reason::ProgramChanged => f.write_str("the program changed"),
+            Reason::FileChanged { file } => write!(f, "{file} changed"),
+            Reason::FileNew { file } => write!(f, "{file} is new"),
+            Reason::FileGone { file } => write!(f, "{file} is gone"),
+            Reason::OldRun { age_s, max_age_s } => {
+                write!(f, "last run {} ago, max_age {}", span(*age_s), span(*max_age_s))
+            }
+            Reason::WaitsForProgram => f.write_str("waits for its program"),
             Reason::NeverExtracted => f.write_str("never extracted"),
             Reason::Changed { part } => f.write_str(&changed(part)),
             Reason::Old { age_s, max_age_s } => {
@@ -136,6 +164,7 @@ impl fmt::Display for Reason {
 fn changed(part: &str) -> String {
     let what = match part {
         "format" => return "made by another version of mirror42's data format".to_string(),
+        "run" => "what it runs",
         "filter" => "the filter",
         "key" => "the key",
         "address" => "the address of the API",
@@ -153,7 +182,14 @@ impl Reason {
         match self {
             Reason::Forced => "forced",
             Reason::NeverFetched => "never-fetched",
+            Reason::NeverRun => "never-run",
             Reason::NeverExtracted => "never-extracted",
+            Reason::ProgramChanged => "program-changed",
+            Reason::FileChanged { .. } => "file-changed",
+            Reason::FileNew { .. } => "file-new",
+            Reason::FileGone { .. } => "file-gone",
+            Reason::OldRun { .. } => "old-run",
+            Reason::WaitsForProgram => "waits-for-program",
             Reason::Changed { .. } => "definition",
             Reason::Old { .. } => "old",
             Reason::OtherRecords { .. } => "other-records",

@@ -19,6 +19,7 @@ use clap::Parser;
 use crate::cli::Common;
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Stage};
+use crate::stop;
 
 /// Filters fetched pages into the exports of stages
 ///
@@ -45,6 +46,7 @@ struct Place {
 
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("extract")?;
+    stop::keeps("Every export is whole, or as it was.");
     let pipeline = &context.pipeline;
     let mut left = pipeline.selected(&args.stages)?;
     if args.check {
@@ -81,6 +83,6 @@ fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stag
 }
 
 fn compile(pipeline: &Pipeline, stage: &Stage) -> Result<jq::Filter> {
-    let (_, fetch) = pipeline.source_of(stage)?;
-    jq::Filter::compile(pipeline, stage, &variables::names(stage, fetch.each.is_some()))
+    let (_, raw) = pipeline.source_of(stage)?;
+    jq::Filter::compile(pipeline, stage, &variables::names(stage, raw.each.is_some()))
 }

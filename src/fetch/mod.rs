@@ -30,7 +30,7 @@ use crate::paths::Paths;
 use crate::pipeline::{Fetch, Stage};
 use crate::progress::Task;
 use crate::receipt::{FetchReceipt, Receipt};
-use crate::{files, log as logs};
+use crate::{files, log as logs, stop};
 use journal::{Begin, Journal};
 use pool::Pool;
 
@@ -56,6 +56,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("fetch")?;
+    stop::keeps("Pages that have come are kept; the next fetch goes on with them.");
     args.api.apply(&mut context.pipeline)?;
     let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {
@@ -64,7 +65,8 @@ pub fn run(args: Args) -> Result<()> {
             None if args.stages.is_empty() => {}
             None => {
                 let place = context.pipeline.place(stage.line);
-                return Err(Error::usage(format!("stage `{}` fetches nothing: it has `from`", stage.name)).at(place));
+                let key = if stage.run().is_some() { "run" } else { "from" };
+                return Err(Error::usage(format!("stage `{}` fetches nothing: it has `{key}`", stage.name)).at(place));
             }
         }
     }

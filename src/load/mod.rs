@@ -30,6 +30,7 @@ use crate::diff::job::{Export, Trust};
 use crate::error::{Kind, Result};
 use crate::pg::{self, failure, ledger};
 use crate::pipeline::Pipeline;
+use crate::stop;
 
 use report::Report;
 
@@ -80,6 +81,7 @@ pub struct Plan<'a> {
 
 pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("load")?;
+    stop::keeps("Nothing was loaded; the database is as it was.");
     if let Some(folder) = &args.exports {
         context.pipeline.paths = context.pipeline.paths.with_exports(folder);
     }
@@ -128,6 +130,8 @@ fn load(client: &mut Client, plan: &Plan) -> Result<Report> {
 }
 
 fn commit(tx: Transaction) -> Result<()> {
+    // Who is asked to end from here on could not say what was done.
+    stop::past_return();
     tx.commit().map_err(|error| {
         let failed = failure("could not commit the load", &error);
         match error.as_db_error() {

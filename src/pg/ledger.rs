@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use postgres::GenericClient;
+use serde::{Deserialize, Serialize};
 
 use super::{failure, quoted};
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ pub struct RunTable {
     pub fetched_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub staged: i64,
     pub inserted: i64,
@@ -45,6 +46,18 @@ pub struct Counts {
     pub unchanged: i64,
     pub deleted: i64,
     pub orphans: i64,
+}
+
+impl Counts {
+    /// Rows of the table when the load had ended.
+    pub fn rows(&self) -> i64 {
+        self.inserted + self.updated + self.unchanged
+    }
+
+    /// Rows that were written or went.
+    pub fn changed(&self) -> i64 {
+        self.inserted + self.updated + self.deleted
+    }
 }
 
 /// A name for a load that no other has: its time and its process.
@@ -137,6 +150,13 @@ pub struct LastLoad {
     pub tables: BTreeMap<String, (String, Option<String>)>,
 }
 
+impl LastLoad {
+    /// Of the data, in seconds; none: not known.
+    pub fn age_s(&self) -> Option<u64> {
+        self.fetched_at.map(|time| crate::receipt::age_s(&time.to_string()))
+    }
+}
+
 /// The last load that filled any of these tables; none if there was none, or if an older version made the ledger.
 pub fn last_load(client: &mut impl GenericClient, pipeline: &Pipeline, tables: &[&str]) -> Result<Option<LastLoad>> {
     let schema = &pipeline.ledger;
@@ -162,6 +182,31 @@ pub fn mark(client: &mut impl GenericClient, pipeline: &Pipeline, id: &str, vali
     let schema = &pipeline.ledger;
     let marked = client.execute(&sql(include_str!("../sql/mark_run.sql"), schema), &[&id, &valid]);
     marked.map(drop).map_err(|error| failure("could not write to the ledger", &error))
+}
+
+/// The last `limit` loads of the pipeline, the oldest first.
+pub fn last_runs(client: &mut impl GenericClient, pipeline: &Pipeline, limit: u32) -> Result<Vec<Run>> {
+    if !exists(client, pipeline)? {
+        return Ok(Vec::new());
+    }
+    let query = sql(include_str!("../sql/last_runs.sql"), &pipeline.ledger);
+    let rows = client.query(&query, &[&pipeline.name, &i64::from(limit)]);
+    let mut runs: Vec<Run> = Vec::new();
+    for row in rows.map_err(|error| read_failed(&error, &pipeline.ledger))? {
+        let table = table_of(&row);
+        match runs.last_mut().filter(|run| run.id == table.run_id) {
+            Some(run) => run.tables.push(table),
+            None => runs.push(Run {
+                id: table.run_id.clone(),
+                pipeline: pipeline.name.clone(),
+                fetched_at: table.fetched_at,
+                started_at: time(row.get(12)).unwrap_or(Timestamp::UNIX_EPOCH),
+                finished_at: time(row.get(13)),
+                tables: vec![table],
+            }),
+        }
+    }
+    Ok(runs)
 }
 
 fn table_of(row: &postgres::Row) -> RunTable {

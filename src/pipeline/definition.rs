@@ -65,7 +65,8 @@ impl Stage {
     }
 }
 
-fn line(parts: &[(&str, &str)]) -> String {
+/// The definition of these parts.
+pub(super) fn line(parts: &[(&str, &str)]) -> String {
     let mut line = format!("format:{DATA_FORMAT}");
     for (name, text) in parts {
         line.push_str(&format!(" {name}:{}", &files::sha256_of(text.as_bytes())[..HASH_CHARS]));
