@@ -15,7 +15,7 @@ help:
 	@echo 'make install   the binaries into $(PREFIX)/bin, man pages and completions into $(PREFIX)/share (PREFIX=...)'
 	@echo 'make bench     how long the quick demo and the extraction take, after make bench-load'
 	@echo 'make bench-load  how long a load takes, beside psql with ready files (8 minutes)'
-	@echo 'make chaos     fetches, loads and whole runs killed and cut off 200 times each and more, after make chaos-fetch'
+	@echo 'make chaos     fetches, loads and whole runs killed and cut off 200 times each and more, pipelines edited at random, after make chaos-fetch'
 	@echo 'make chaos-fetch  whole runs against a server that misbehaves at random (half an hour)'
 	@echo 'make mutants   loaders with one thing broken, each of which a test must find (half an hour)'
 	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
@@ -59,7 +59,7 @@ bench-load: build
 chaos: chaos-fetch
 	cargo test --locked --test it -- --ignored --exact --nocapture \
 	    resume::campaign_of_200_kills load_kills::campaign_of_200_kills_and_200_cuts \
-	    load_kills::campaign_of_100_full_disks run_kills::campaign_of_300_kills
+	    load_kills::campaign_of_100_full_disks run_kills::campaign_of_300_kills staleness_walk::campaign_of_60_walks
 
 chaos-fetch:
 	@scripts/setup.sh test

@@ -80,6 +80,11 @@ impl Paths {
         self.state().join("forced")
     }
 
+    /// What files hash to, while they are what they were.
+    pub fn hashes(&self) -> PathBuf {
+        self.state().join("hashes")
+    }
+
     /// Says that the mirror in this folder is the demo's, and of which day.
     pub fn demo(&self) -> PathBuf {
         self.state().join("demo")

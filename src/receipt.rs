@@ -12,6 +12,11 @@ use crate::pipeline::{Pipeline, Stage};
 
 const VERSION: u32 = 2;
 
+/// In the place of an extract's definition: somebody edited the export, and `--trust-exports` took it.
+pub const BY_HAND: &str = "by hand";
+/// In the place of an extract's definition: `--trust-exports` took an export that could not be made anew.
+pub const AS_IT_WAS: &str = "as it was";
+
 /// One stage's receipt. `fetch` is there for stages that fetch, `run` for those with a program, `extract` once the filter
 /// has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -167,7 +172,7 @@ impl RunReceipt {
 /// What the filter made of the pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractReceipt {
-    /// [`crate::pipeline::Stage::extract_definition`] at the time.
+    /// [`crate::pipeline::Stage::extract_definition`] at the time; or [`BY_HAND`], or [`AS_IT_WAS`].
     pub definition: String,
     /// Hashes of what was read, by stage: of a source its pages ([`Receipt::pages_hash`], under
     /// `pages/STAGE`), of an export its `all.json`.

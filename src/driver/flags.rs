@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::run;
-use super::schedule::{Reach, Targets};
+use super::schedule::{Fetching, Reach, Targets};
 use super::{LOAD, VALIDATE};
 use crate::cli::Context;
 use crate::error::{Error, Result};
@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// Do the load, print what it does, and roll it back; nothing is validated
     #[arg(long)]
     pub dry_run: bool,
+    /// Ask nothing of the API: the pages that are here have to do, whatever their age
+    #[arg(long)]
+    offline: bool,
     /// Processes at a time
     #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: u16,
@@ -40,7 +43,7 @@ pub struct RunArgs {
 /// All of it, done again.
 pub fn all_anew(context: &Context) -> Result<Targets> {
     let stages: Vec<String> = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
-    Ok(Targets { forced: stages.clone(), stages, load: true, validate: true, ..Targets::default() })
+    Ok(Targets { forced: stages.clone(), stages, load: true, validate: true, again: true, ..Targets::default() })
 }
 
 impl RunArgs {
@@ -59,9 +62,16 @@ impl RunArgs {
             load: has_load,
             validate: self.targets.is_empty() || named(VALIDATE),
             reach: if self.only { Reach::Only } else { Reach::WithNeeds },
+            again: self.force.is_some() || self.from.is_some() || named(LOAD) || named(VALIDATE),
+            fetching: if self.offline { Fetching::Offline } else { Fetching::AsNeeded },
             forced: run::remembered(context)?,
             stages,
+            ..Targets::default()
         };
+        // Those are to be fetched, which this run does not do.
+        if self.offline {
+            targets.forced.clear();
+        }
         targets.forced.extend(match &self.force {
             None => Vec::new(),
             Some(names) if !names.is_empty() => self.forced(pipeline, names, &targets)?,

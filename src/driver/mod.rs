@@ -12,10 +12,14 @@ mod demo;
 mod doctor;
 mod failures;
 mod flags;
+mod forecast;
 mod graph;
+mod hashes;
 mod init;
+mod loaded;
 mod loadtest;
 mod own;
+mod plan;
 mod record;
 mod replay;
 mod report;
@@ -27,6 +31,9 @@ mod snapshots;
 mod staleness;
 mod status;
 mod summary;
+mod targets;
+mod trusted;
+mod verdict;
 
 use clap::{Parser, Subcommand};
 
@@ -42,6 +49,7 @@ use flags::RunArgs;
 use record::Recorder;
 use run::Options;
 use schedule::Targets;
+use staleness::Trust;
 
 /// The names of the steps after the stages, as targets of `run`.
 const LOAD: &str = "load";
@@ -65,6 +73,20 @@ pub struct Args {
     verb: AnyVerb,
     #[command(flatten)]
     common: Common,
+}
+
+/// What counts of an export that somebody has edited.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct TrustArgs {
+    /// Take each all.json that was edited by hand as it is: what follows is made from it, and it is loaded
+    #[arg(long)]
+    trust_exports: bool,
+}
+
+impl TrustArgs {
+    fn trust(self) -> Trust {
+        if self.trust_exports { Trust::Exports } else { Trust::Receipts }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -91,6 +113,8 @@ enum Verb {
         #[command(flatten)]
         run: RunArgs,
         #[command(flatten)]
+        trust: TrustArgs,
+        #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
         database: DatabaseArgs,
@@ -104,8 +128,15 @@ enum Verb {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
         probe: bool,
+        /// Print it as JSON, for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        trust: TrustArgs,
         #[command(flatten)]
         api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
     #[command(after_long_help = manual::examples(&[
@@ -150,9 +181,10 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Load the exports of a past night again, through the same loader and guard
+    /// Make the mirror from what is here, without the API: extract from the pages, load the exports
     ///
-    /// Asks nothing of the API. The next `run` puts the database back to the present.
+    /// Needs no credentials, and where nothing is to be extracted no pages. With `--as-of`, the exports of a past night
+    /// are loaded again; the next `run` puts the database back to the present.
     #[command(after_long_help = manual::examples(&[
         ("Which nights are kept?", "mirror42 replay --list"),
         ("What would one of them change?", "mirror42 replay --as-of 2026-11-23 --dry-run"),
@@ -161,6 +193,8 @@ enum Verb {
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
         #[command(flatten)]
         guard: GuardArgs,
         #[command(flatten)]
@@ -244,7 +278,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut context = args.common.open("run")?;
     match verb {
-        Verb::Run { run, api, database } => {
+        Verb::Run { run, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
@@ -253,15 +287,18 @@ pub fn run(args: Args) -> Result<()> {
                 keep_going: run.keep_going,
                 dry_run: run.dry_run,
                 environment: environment(&api, url.as_ref()),
+                database: url,
                 ..options(&args.common)
             };
-            let targets = run.targets(&context)?;
-            run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
+            let targets = Targets { trust: trust.trust(), ..run.targets(&context)? };
+            run_and_tell(&context, &args.common, &targets, &options)
         }
-        Verb::Plan { probe, api } => {
+        Verb::Plan { probe, json, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
-            let options = Options { environment: environment(&api, None), ..options(&args.common) };
-            status::plan(&context, probe.then_some(&options))
+            let database = database.url(&context.secrets);
+            let options = Options { environment: environment(&api, None), database, ..options(&args.common) };
+            let asked = plan::Asked { probe, json, trust: trust.trust() };
+            plan::plan(&context, &asked, &options)
         }
         Verb::Status { api, database } => {
             api.apply(&mut context.pipeline)?;
@@ -274,12 +311,14 @@ pub fn run(args: Args) -> Result<()> {
         Verb::LoadtestGuardian { name, database } => {
             loadtest::guard(&context, database.url(&context.secrets).as_ref(), &name)
         }
-        Verb::Replay { replay, guard, database } => {
+        Verb::Replay { replay, trust, guard, database } => {
             let url = database.url(&context.secrets);
             guard.allowed(&context.pipeline)?;
-            let options =
-                Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
-            replay::run(&context, &args.common, &replay, &guard, &options)
+            let environment = environment(&ApiArgs::default(), url.as_ref());
+            let load_arguments = guard.allow_delete.iter().flat_map(|allowed| ["--allow-delete", allowed]);
+            let load_arguments = load_arguments.map(String::from).collect();
+            let options = Options { environment, database: url, load_arguments, ..options(&args.common) };
+            replay::run(&context, &args.common, &replay, trust.trust(), &options)
         }
         // Done above.
         Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
@@ -302,6 +341,8 @@ fn options(common: &Common) -> Options {
         environment: Vec::new(),
         verbose: common.verbose,
         run_id: ledger::new_run_id(),
+        database: None,
+        load_arguments: Vec::new(),
     }
 }
 
@@ -331,9 +372,9 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     };
     api.apply(&mut context.pipeline)?;
     let targets = flags::all_anew(&context)?;
-    let options = Options { environment: setting.environment(), ..options(common) };
-    let url = Secret::new(setting.database_url.clone());
-    let done = run_and_tell(&context, common, &targets, &options, Some(&url));
+    let database = Some(Secret::new(setting.database_url.clone()));
+    let options = Options { environment: setting.environment(), database, ..options(common) };
+    let done = run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
@@ -344,19 +385,13 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
 }
 
 /// A run with its lock, and what it did on the standard output.
-fn run_and_tell(
-    context: &Context,
-    common: &Common,
-    targets: &Targets,
-    options: &Options,
-    url: Option<&Secret>,
-) -> Result<()> {
+fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
     let _lock = run::lock(context)?;
     log::info!("run {} begins", options.run_id);
     let recorder = Recorder::begin(context, targets, options);
     let done = run::run(context, targets, options, &recorder)
         .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
-    let (record, load) = recorder.end(&done, url);
+    let (record, load) = recorder.end(&done, options.database.as_ref());
     match &done {
         Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
         Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
@@ -374,12 +409,17 @@ fn run_and_tell(
         return done.map(drop);
     }
     let (schedule, _) = done?;
+    if let Some(sentence) = summary::idle(&schedule).filter(|_| !options.dry_run) {
+        cli::print(format_args!("{sentence}"));
+        return Ok(());
+    }
     if !targets.stages.is_empty() {
         cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
     }
     if let Some(load) = load {
         cli::print(format_args!("{}\n", summary::tables(&load)));
     }
-    cli::print(format_args!("{}", summary::verdict(&record)));
+    let sentence = summary::unchanged(&schedule, &record);
+    cli::print(format_args!("{}", sentence.unwrap_or_else(|| summary::verdict(&record))));
     Ok(())
 }

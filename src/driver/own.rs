@@ -2,57 +2,82 @@
 
 use std::collections::BTreeMap;
 
-use super::staleness::{Reason, Verdict};
+use super::schedule::Fetching;
+use super::staleness::Judge;
+use super::verdict::{Reason, Verdict};
 use crate::error::Result;
-use crate::files;
 use crate::paths::page_file;
-use crate::pipeline::{Pipeline, Run, Stage};
-use crate::receipt::{Receipt, RunReceipt, age_s};
+use crate::pipeline::{Run, Stage, first_difference};
+use crate::receipt::{RunReceipt, age_s};
 
 /// Whether the program has to run. The exports that it reads are as they will be.
-pub fn of_run(pipeline: &Pipeline, stage: &Stage, run: &Run) -> Result<Verdict> {
+pub fn of_run(judge: &mut Judge, stage: &Stage, run: &Run) -> Result<Verdict> {
     // Before anything else: a file that is not there is a mistake, whether the program has to run or not.
-    let (files, program) = run.hashes(pipeline, stage, files::sha256)?;
-    let receipt = Receipt::read(&pipeline.paths, &stage.name)?.and_then(|receipt| receipt.run);
-    let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverRun)) };
-    let stale = match run_reason(pipeline, run, &receipt, program.as_ref())? {
+    let pipeline = judge.pipeline;
+    let (files, program) = run.hashes(pipeline, stage, |path| judge.hash(path))?;
+    let known = judge.known(&stage.name)?;
+    let Some(receipt) = known.run() else { return Ok(Verdict::Stale(Reason::NeverRun)) };
+    let stale = match definition_reason(run, receipt) {
+        None if receipt.program != program => Some(Reason::ProgramChanged),
+        reason => reason,
+    };
+    let stale = match stale {
+        None => input_reason(judge, run, receipt)?,
+        reason => reason,
+    };
+    let stale = match stale {
         None => file_reason(&receipt.files, &files),
         reason => reason,
     };
     let stale = match stale {
-        None => page_reason(pipeline, &stage.name, &receipt)?,
+        None => page_reason(judge, &stage.name, receipt)?,
         reason => reason,
     };
     Ok(stale.map_or(Verdict::Current, Verdict::Stale))
 }
 
+/// Why the program would run, where none does. Neither its files nor what it wrote are looked at: they may be elsewhere.
+pub fn not_run(judge: &mut Judge, stage: &Stage, run: &Run) -> Result<Verdict> {
+    let known = judge.known(&stage.name)?;
+    let Some(receipt) = known.run() else { return Ok(Verdict::Kept(Reason::NeverRun)) };
+    let stale = match definition_reason(run, receipt) {
+        None => input_reason(judge, run, receipt)?,
+        reason => reason,
+    };
+    Ok(stale.map_or(Verdict::Current, Verdict::Kept))
+}
+
 /// What can be said before the stages that it reads have run.
-pub fn foresee(pipeline: &Pipeline, stage: &Stage, forced: bool, remade: impl Fn(&str) -> bool) -> Result<Verdict> {
+pub fn foresee(
+    judge: &mut Judge,
+    stage: &Stage,
+    forced: bool,
+    fetching: Fetching,
+    remade: impl Fn(&str) -> bool,
+) -> Result<Verdict> {
     let Some(run) = stage.run() else { return Ok(Verdict::Current) };
+    if fetching == Fetching::Never {
+        return not_run(judge, stage, run);
+    }
     if forced {
         return Ok(Verdict::Stale(Reason::Forced));
     }
     let waits = run.with.iter().find(|(_, name)| remade(name));
-    Ok(match (of_run(pipeline, stage, run)?, waits) {
+    Ok(match (of_run(judge, stage, run)?, waits) {
         (Verdict::Current, Some((_, name))) => Verdict::Stale(Reason::Waits { stage: name.clone() }),
         (verdict, _) => verdict,
     })
 }
 
-fn run_reason(
-    pipeline: &Pipeline,
-    run: &Run,
-    receipt: &RunReceipt,
-    program: Option<&String>,
-) -> Result<Option<Reason>> {
-    if receipt.definition != run.definition() {
-        return Ok(Some(Reason::CommandChanged));
-    }
-    if receipt.program.as_ref() != program {
-        return Ok(Some(Reason::ProgramChanged));
-    }
+fn definition_reason(run: &Run, receipt: &RunReceipt) -> Option<Reason> {
+    let definition = run.definition();
+    let part = || first_difference(&receipt.definition, &definition).to_string();
+    (receipt.definition != definition).then(|| Reason::Changed { part: part() })
+}
+
+fn input_reason(judge: &mut Judge, run: &Run, receipt: &RunReceipt) -> Result<Option<Reason>> {
     for (_, name) in &run.with {
-        if receipt.inputs.get(name) != files::sha256(&pipeline.paths.all_json(name))?.as_ref() {
+        if receipt.inputs.get(name) != judge.export(name)?.as_ref() {
             return Ok(Some(Reason::OtherRecords { stage: name.clone() }));
         }
     }
@@ -72,12 +97,14 @@ fn file_reason(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
     })
 }
 
-fn page_reason(pipeline: &Pipeline, stage: &str, receipt: &RunReceipt) -> Result<Option<Reason>> {
-    let folder = pipeline.paths.pages(stage);
+/// What is not as the program wrote it.
+pub fn page_reason(judge: &mut Judge, stage: &str, receipt: &RunReceipt) -> Result<Option<Reason>> {
+    let paths = &judge.pipeline.paths;
+    let folder = paths.pages(stage);
     for (number, page) in (1..).zip(&receipt.pages) {
         let path = page_file(&folder, None, number);
-        let shown = || pipeline.paths.shown(&path);
-        match files::sha256(&path)? {
+        let shown = || paths.shown(&path);
+        match judge.hash(&path)? {
             None => return Ok(Some(Reason::PageMissing { page: shown() })),
             Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
             Some(_) => {}

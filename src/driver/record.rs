@@ -144,7 +144,7 @@ impl<'a> Recorder<'a> {
         let new = |stage: Option<&str>| Step {
             what: what.to_string(),
             stage: stage.map(str::to_string),
-            why: stage.map_or_else(|| "asked for".to_string(), |stage| schedule.why(stage, what)),
+            why: schedule.why(stage, what),
             started_at: logs::now(),
             ended_at: None,
             duration_ms: 0,

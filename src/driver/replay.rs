@@ -1,11 +1,13 @@
-//! The verb `replay`: the exports of a past night go into the database once more.
+//! The verb `replay`: the mirror from what is here, without the API; or the exports of a past night, once more.
 
 use clap::Args;
 
 use super::run::{self, Options};
+use super::schedule::{Fetching, Targets};
 use super::snapshots::{self, Snapshot};
+use super::staleness::Trust;
 use super::summary::{number, table};
-use crate::cli::{self, Common, Context, GuardArgs};
+use crate::cli::{self, Common, Context};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -15,18 +17,34 @@ const PREFIX: &str = "replay-";
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// The last night up to this day (`2026-11-23`, UTC), time (RFC 3339), or the run of this id
-    #[arg(long, value_name = "WHEN", required_unless_present = "list")]
+    #[arg(long, value_name = "WHEN")]
     as_of: Option<String>,
     /// Say which nights are kept
     #[arg(long, conflicts_with = "as_of")]
     list: bool,
-    /// Do the whole load, print what it does, and roll it back
+    /// Extract what is stale, do the whole load, print what it does, and roll it back
     #[arg(long)]
     dry_run: bool,
 }
 
-pub fn run(context: &Context, common: &Common, args: &ReplayArgs, guard: &GuardArgs, options: &Options) -> Result<()> {
-    let Some(as_of) = args.as_of.as_deref().filter(|_| !args.list) else { return list(context) };
+pub fn run(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, options: &Options) -> Result<()> {
+    match &args.as_of {
+        _ if args.list => list(context),
+        Some(as_of) => past(context, common, args, as_of, options),
+        None => present(context, common, args, trust, options),
+    }
+}
+
+/// What is stale by its filter is extracted, and the exports are loaded. There is no validation: the data is as old as it is.
+fn present(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, options: &Options) -> Result<()> {
+    let stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
+    let targets = Targets { stages, load: !args.dry_run, fetching: Fetching::Never, trust, ..Targets::default() };
+    let options = Options { dry_run: args.dry_run, ..options.clone() };
+    super::run_and_tell(context, common, &targets, &options)
+}
+
+/// The exports of the last night up to `as_of` are loaded.
+fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, options: &Options) -> Result<()> {
     let pipeline = &context.pipeline;
     let _lock = run::lock(context)?;
     let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
@@ -45,9 +63,7 @@ pub fn run(context: &Context, common: &Common, args: &ReplayArgs, guard: &GuardA
     let exports = folder.path().display().to_string();
     let mut arguments = vec!["--exports", &exports, "--run-id", &options.run_id];
     arguments.extend(args.dry_run.then_some("--dry-run"));
-    for allowed in &guard.allow_delete {
-        arguments.extend(["--allow-delete", allowed]);
-    }
+    arguments.extend(options.load_arguments.iter().map(String::as_str));
     let printed = run::output(context, options, "mirror42-load", &arguments)?;
     if args.dry_run {
         cli::print(format_args!("{}", printed.trim_end()));

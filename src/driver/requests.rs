@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::run::{self, Options};
 use super::schedule::Decided;
-use super::staleness::span;
 use super::summary::number;
+use super::verdict::span;
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::limiter::{Forecast, Limiter};
@@ -27,6 +27,16 @@ pub enum Count {
     Known(u64),
     AtLeast(u64),
     Unknown,
+}
+
+impl Count {
+    /// So many at least.
+    pub fn known(&self) -> u64 {
+        match self {
+            Count::Known(n) | Count::AtLeast(n) => *n,
+            Count::Unknown => 0,
+        }
+    }
 }
 
 impl fmt::Display for Count {
@@ -96,17 +106,30 @@ fn of_stage(pipeline: &Pipeline, stage: &Stage, fetch: &Fetch) -> Result<Count> 
     Ok(if fetch.page.style == PageStyle::None { Count::Known(series) } else { Count::AtLeast(series) })
 }
 
-/// The last line of `plan`: all requests, and how long they take if they began now.
-pub fn outlook(context: &Context, counts: &BTreeMap<&str, Count>) -> Result<String> {
-    let known = |count: &Count| match count {
-        Count::Known(n) | Count::AtLeast(n) => *n,
-        Count::Unknown => 0,
-    };
-    let requests = counts.values().map(known).sum();
-    let exact = counts.values().all(|count| matches!(count, Count::Known(_)));
-    let total = if exact { Count::Known(requests) } else { Count::AtLeast(requests) };
-    let forecast = Limiter::new(&context.pipeline.paths, &context.pipeline.api).forecast(requests)?;
-    Ok(sentence(total, requests, &forecast, jiff::Timestamp::now()))
+/// All requests of a run, and what the limits make of them if they began now.
+pub struct Outlook {
+    pub total: Count,
+    pub forecast: Forecast,
+}
+
+impl Outlook {
+    pub fn of(context: &Context, counts: &BTreeMap<&str, Count>) -> Result<Outlook> {
+        let requests = counts.values().map(Count::known).sum();
+        let exact = counts.values().all(|count| matches!(count, Count::Known(_)));
+        let total = if exact { Count::Known(requests) } else { Count::AtLeast(requests) };
+        let forecast = Limiter::new(&context.pipeline.paths, &context.pipeline.api).forecast(requests)?;
+        Ok(Outlook { total, forecast })
+    }
+
+    /// Until the last answer is there.
+    pub fn took(&self) -> Duration {
+        if self.total.known() == 0 { Duration::ZERO } else { self.forecast.took + LAST_ANSWER }
+    }
+
+    /// The line of `plan`.
+    pub fn sentence(&self) -> String {
+        sentence(self.total, self.total.known(), &self.forecast, jiff::Timestamp::now())
+    }
 }
 
 fn sentence(total: Count, requests: u64, forecast: &Forecast, now: jiff::Timestamp) -> String {

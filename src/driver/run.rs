@@ -8,11 +8,12 @@ use super::children::{Children, Ended, Limit, News, Start};
 use super::failures::Failures;
 use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
-use super::{snapshots, staleness};
+use super::{loaded, snapshots, staleness};
 use crate::cli::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
+use crate::pipeline::Secret;
 use crate::progress::{self, Task, Total};
 use crate::stop;
 
@@ -30,20 +31,34 @@ pub struct Options {
     pub verbose: bool,
     /// How the ledger calls the load.
     pub run_id: String,
+    /// The database, for what the driver itself asks it; none stands for the embedded server.
+    pub database: Option<Secret>,
+    /// What the loader is told, beside its run.
+    pub load_arguments: Vec<String>,
 }
 
 /// Brings the targets up to date. The run lock is the caller's.
-pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, record: &Recorder) -> Result<Schedule<'a>> {
+pub fn run<'a>(
+    context: &'a Context,
+    targets: &Targets,
+    options: &'a Options,
+    record: &Recorder,
+) -> Result<Schedule<'a>> {
     stop::keeps("What was fetched and extracted is kept, the pages of a fetch under way too.");
-    check_filters(context, targets, options)?;
-    let mut schedule = Schedule::new(&context.pipeline, targets)?;
+    let mut schedule = Schedule::new(&context.pipeline, targets, options.database.as_ref())?;
+    let mut first = schedule.next()?;
+    // A filter that does not compile is told of before an hour of fetching, not after.
+    if first.as_ref().is_some_and(|job| !job.stages().is_empty()) {
+        output(context, options, "mirror42-extract", &["--check"])?;
+    }
     let mut forced = Forced::begin(context, &schedule)?;
     let mut runner = Runner { context, options, record, children: Children::new(), tasks: HashMap::new() };
     let total = Total::start(schedule.progress());
     let mut failures = Failures::default();
     loop {
         while failures.let_go_on(options) && runner.children.len() < options.jobs {
-            match schedule.next().and_then(|job| job.map(|job| runner.start(job, &schedule)).transpose()) {
+            let next = first.take().map_or_else(|| schedule.next(), |job| Ok(Some(job)));
+            match next.and_then(|job| job.map(|job| runner.start(job, &schedule)).transpose()) {
                 Ok(Some(())) => {}
                 Ok(None) => break,
                 Err(error) => failures.add_last(error),
@@ -51,6 +66,9 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, recor
         }
         total.show(schedule.progress());
         let Some(Ended { tag: job, result, killed, .. }) = runner.wait(&mut failures) else { break };
+        if matches!(job, Job::Validate) {
+            note_validation(context, options, &result);
+        }
         match result {
             Ok(_) => {
                 schedule.finish(&job);
@@ -82,9 +100,22 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, recor
             failures.add_last(error);
         }
     }
+    schedule.remember();
     record.decided(&schedule);
     failures.end(&schedule, targets, options)?;
     Ok(schedule)
+}
+
+/// Notes what a validation has found, by which the next run decides whether the last load will do.
+fn note_validation<T>(context: &Context, options: &Options, result: &Result<T>) {
+    let valid = match result {
+        Ok(_) => true,
+        Err(error) if error.kind() == Kind::Invalid => false,
+        Err(_) => return,
+    };
+    if let Err(error) = loaded::note(&context.pipeline, options.database.as_ref(), valid) {
+        log::warn!("what the validation has found is not noted: {error}");
+    }
 }
 
 /// The stage whose records could not be used, told by the error's place: the next run asks the API for them again,
@@ -99,7 +130,7 @@ fn blamed<'a>(context: &'a Context, error: &Error) -> Option<&'a str> {
 /// Which stages a forced run has still to fetch, in a file: a run that is killed half way would else
 /// leave pages of two nights, and the next run would take the older ones for current.
 struct Forced {
-    /// Those that this run does not touch.
+    /// Those that this run does not see to.
     others: Vec<String>,
     written: Vec<String>,
 }
@@ -107,7 +138,7 @@ struct Forced {
 impl Forced {
     fn begin(context: &Context, schedule: &Schedule) -> Result<Forced> {
         let written = remembered(context)?;
-        let others = written.iter().filter(|name| !schedule.has(name)).cloned().collect();
+        let others = written.iter().filter(|name| !schedule.sees_to(name)).cloned().collect();
         let mut forced = Forced { others, written };
         forced.update(context, schedule)?;
         Ok(forced)
@@ -147,18 +178,14 @@ pub fn lock(context: &Context) -> Result<Lock> {
     Err(Error::locked("another run is under way").at(path.display().to_string()).detail(format!("It is {owner}.")))
 }
 
-/// A filter that does not compile is told of before an hour of fetching, not after.
-fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Result<()> {
-    if targets.stages.is_empty() {
-        return Ok(());
-    }
-    output(context, options, "mirror42-extract", &["--check"]).map(drop)
-}
-
 /// What the load of a dry run prints, after all else; none if this is none.
 pub fn dry_load(context: &Context, options: &Options) -> Result<Option<String>> {
-    let load = || output(context, options, "mirror42-load", &["--dry-run", "--run-id", &options.run_id]);
-    options.dry_run.then(load).transpose()
+    if !options.dry_run {
+        return Ok(None);
+    }
+    let mut arguments = vec!["--dry-run", "--run-id", &options.run_id];
+    arguments.extend(options.load_arguments.iter().map(String::as_str));
+    output(context, options, "mirror42-load", &arguments).map(Some)
 }
 
 /// Runs a program to its end: what it printed.
@@ -217,7 +244,10 @@ impl Runner<'_> {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
             Job::Exec(name) => ("mirror42-exec", vec![name.clone()]),
             Job::Extract(names) => ("mirror42-extract", names.clone()),
-            Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
+            Job::Load => {
+                let arguments = ["--run-id", &self.options.run_id].map(String::from);
+                ("mirror42-load", arguments.into_iter().chain(self.options.load_arguments.clone()).collect())
+            }
             Job::Validate => ("mirror42-validate", Vec::new()),
         };
         let mut command = command(self.context, self.options, program)?;

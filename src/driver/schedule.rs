@@ -4,12 +4,18 @@
 //! reads is final, so that a stage that is made again with the same bytes makes nothing else again.
 //! Extracts of one source that are ready together go to one process, which parses the pages once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
+use super::loaded::{self, Loaded};
 use super::own;
-use super::staleness::{self, Reason, Verdict};
-use crate::error::Result;
-use crate::pipeline::{Pipeline, Stage};
+use super::staleness::Judge;
+use super::trusted;
+use super::verdict::{Reason, Verdict};
+use crate::error::{Error, Result};
+use crate::pipeline::{Pipeline, Secret, Source, Stage};
+
+pub use super::forecast::forecast;
+pub use super::targets::{Fetching, Reach, Targets};
 
 /// What one child process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +48,28 @@ enum Step {
     Done,
 }
 
-#[derive(Clone, Debug)]
-struct Progress {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fetch,
+    Extract,
+}
+
+/// A stage of this run.
+struct Node<'a> {
+    stage: &'a Stage,
+    /// The name of the stage whose pages it is made from.
+    source: &'a str,
     fetch: Step,
     extract: Step,
     force: bool,
+    /// It is to be fetched, by a later run if not by this one.
+    owed: bool,
+    /// Steps that must be done before these two can be decided.
+    fetch_waits_for: usize,
+    extract_waits_for: usize,
+    /// Steps that wait for the end of the fetch, and of the extract, by their nodes.
+    after_fetch: Vec<(usize, Kind)>,
+    after_extract: Vec<(usize, Kind)>,
     /// What was decided, for the summary: none until it was.
     decided: Decided,
 }
@@ -58,109 +81,233 @@ pub struct Decided {
     pub extract: Option<Verdict>,
 }
 
+impl Decided {
+    /// What is to be told of the stage: the first of its steps that is not simply current.
+    pub fn told(&self) -> &Verdict {
+        let verdicts = [&self.fetch, &self.extract].into_iter().flatten();
+        let mut telling = verdicts.filter(|verdict| **verdict != Verdict::Current);
+        telling.next().unwrap_or(&Verdict::Current)
+    }
+}
+
 pub struct Schedule<'a> {
-    pipeline: &'a Pipeline,
-    stages: BTreeMap<&'a str, Progress>,
+    judge: Judge<'a>,
+    fetching: Fetching,
+    /// In the order of the file.
+    nodes: Vec<Node<'a>>,
+    index: HashMap<&'a str, usize>,
+    /// Steps that wait for nothing and are not decided yet.
+    ready_fetches: BTreeSet<usize>,
+    ready_extracts: BTreeSet<usize>,
+    /// Stages whose exports are not final yet.
+    unexported: usize,
     load: Step,
     validate: Step,
-}
-
-/// Whether what a target needs is brought up to date with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
-    #[default]
-    WithNeeds,
-    /// What is there has to do.
-    Only,
-}
-
-/// What a run is to bring up to date.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    pub stages: Vec<String>,
-    pub reach: Reach,
-    /// Make these again whatever their receipts say.
-    pub forced: Vec<String>,
-    pub load: bool,
-    pub validate: bool,
+    /// Load and validate whatever the ledger says.
+    again: bool,
+    database: Option<&'a Secret>,
+    /// What was decided of the load and the validation: none until it was.
+    loaded: Option<Loaded>,
+    /// Jobs that were given out.
+    jobs: usize,
 }
 
 impl<'a> Schedule<'a> {
-    pub fn new(pipeline: &'a Pipeline, targets: &Targets) -> Result<Schedule<'a>> {
+    /// `database` is the address of the database; none stands for the embedded server.
+    pub fn new(pipeline: &'a Pipeline, targets: &Targets, database: Option<&'a Secret>) -> Result<Schedule<'a>> {
         let mut schedule = Schedule {
-            pipeline,
-            stages: BTreeMap::new(),
+            judge: Judge::new(pipeline, targets.trust),
+            fetching: targets.fetching,
+            nodes: Vec::new(),
+            index: HashMap::new(),
+            ready_fetches: BTreeSet::new(),
+            ready_extracts: BTreeSet::new(),
+            unexported: 0,
             load: if targets.load { Step::Pending } else { Step::Done },
             validate: if targets.validate { Step::Pending } else { Step::Done },
+            again: targets.again,
+            database,
+            loaded: None,
+            jobs: 0,
         };
-        for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?, targets.reach)?;
+        let wanted = match targets.reach {
+            Reach::WithNeeds => pipeline.with_needs(&targets.stages)?,
+            Reach::Only => targets.stages.iter().map(String::as_str).collect(),
+        };
+        for stage in pipeline.stages.iter().filter(|stage| wanted.contains(stage.name.as_str())) {
+            let has_pages = stage.fetch().is_some() || stage.run().is_some();
+            schedule.index.insert(&stage.name, schedule.nodes.len());
+            schedule.nodes.push(Node {
+                stage,
+                source: &pipeline.source_of(stage)?.0.name,
+                fetch: if has_pages { Step::Pending } else { Step::Done },
+                extract: Step::Pending,
+                force: false,
+                owed: false,
+                fetch_waits_for: 0,
+                extract_waits_for: 0,
+                after_fetch: Vec::new(),
+                after_extract: Vec::new(),
+                decided: Decided::default(),
+            });
         }
+        schedule.unexported = schedule.nodes.len();
+        schedule.tie(pipeline)?;
         // One that this run does not touch is left for another.
-        targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
+        for name in &targets.forced {
+            let owed = schedule.sees_to(name);
+            schedule.set(name, |node| (node.force, node.owed) = (true, owed && node.fetch == Step::Pending));
+        }
         Ok(schedule)
     }
 
-    /// Takes in a stage, with all it needs or without.
-    fn add(&mut self, stage: &'a Stage, reach: Reach) -> Result<()> {
-        if self.stages.contains_key(stage.name.as_str()) {
-            return Ok(());
+    /// Notes for each step what waits for it.
+    fn tie(&mut self, pipeline: &'a Pipeline) -> Result<()> {
+        for at in 0..self.nodes.len() {
+            let stage = self.nodes[at].stage;
+            let (source, fetch) = pipeline.source_of(stage)?;
+            if stage.fetch().is_some() {
+                fetch.each.iter().for_each(|each| self.tie_one(each, Kind::Extract, (at, Kind::Fetch)));
+            }
+            let read = stage.run().map_or(&[][..], |run| &run.with);
+            read.iter().for_each(|(_, name)| self.tie_one(name, Kind::Extract, (at, Kind::Fetch)));
+            self.tie_one(&source.name, Kind::Fetch, (at, Kind::Extract));
+            for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
+                self.tie_one(name, Kind::Extract, (at, Kind::Extract));
+            }
+            self.make_ready(at);
         }
-        let has_pages = stage.fetch().is_some() || stage.run().is_some();
-        let fetch = if has_pages { Step::Pending } else { Step::Done };
-        let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
-        self.stages.insert(&stage.name, progress);
-        match reach {
-            Reach::Only => Ok(()),
-            Reach::WithNeeds => stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?, reach)),
+        Ok(())
+    }
+
+    /// The step `after` waits for that step of the stage `name`. What this run does not touch is final.
+    fn tie_one(&mut self, name: &str, kind: Kind, after: (usize, Kind)) {
+        let Some(&before) = self.index.get(name) else { return };
+        match kind {
+            Kind::Fetch => self.nodes[before].after_fetch.push(after),
+            Kind::Extract => self.nodes[before].after_extract.push(after),
+        }
+        match after.1 {
+            Kind::Fetch => self.nodes[after.0].fetch_waits_for += 1,
+            Kind::Extract => self.nodes[after.0].extract_waits_for += 1,
         }
     }
 
-    /// The pages of this stage are not to be trusted: they count as forced and not fetched.
+    fn make_ready(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        if node.fetch_waits_for == 0 && node.fetch == Step::Pending {
+            self.ready_fetches.insert(at);
+        }
+        if node.extract_waits_for == 0 && node.extract == Step::Pending {
+            self.ready_extracts.insert(at);
+        }
+    }
+
+    /// The pages of this stage are not to be trusted: the next run is to fetch them, whatever their receipt says.
     pub fn doubt(&mut self, name: &str) {
-        self.set(name, |progress| {
-            progress.force = true;
-            progress.fetch = Step::Pending;
-        });
+        self.set(name, |node| node.owed = true);
     }
 
-    /// Whether this run touches the stage.
-    pub fn has(&self, name: &str) -> bool {
-        self.stages.contains_key(name)
+    /// Whether this run asks the API where it has to.
+    fn fetches(&self) -> bool {
+        self.fetching == Fetching::AsNeeded
     }
 
-    /// The stages that are forced and not fetched yet.
+    /// Whether this run sees to the pages of the stage.
+    pub fn sees_to(&self, name: &str) -> bool {
+        let Some(&at) = self.index.get(name) else { return false };
+        let runs = self.nodes[at].stage.run().is_some();
+        self.fetches() || (runs && self.fetching == Fetching::Offline)
+    }
+
+    /// The stages of this run whose exports are not final.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|node| node.extract != Step::Done).map(|node| node.stage.name.as_str())
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.load == Step::Done
+    }
+
+    /// Why a step (`fetch`, `exec`, `extract` of a stage, `load`, `validate`) runs, in words.
+    pub fn why(&self, stage: Option<&str>, what: &str) -> String {
+        let verdict = match (stage, &self.loaded) {
+            (Some(stage), _) => self.index.get(stage).and_then(|at| {
+                let Decided { fetch, extract } = &self.nodes[*at].decided;
+                if what == "extract" { extract } else { fetch }.as_ref()
+            }),
+            (None, Some(loaded)) if what == "load" => Some(&loaded.load),
+            (None, Some(loaded)) if loaded.load.is_current() => Some(&loaded.validate),
+            (None, Some(_)) => return "after the load".to_string(),
+            (None, None) => Some(&Verdict::Stale(Reason::Forced)),
+        };
+        verdict.map_or(String::new(), Verdict::to_string)
+    }
+
+    /// Steps that were found to have nothing to do.
+    pub fn current_steps(&self) -> u64 {
+        let verdicts = self.nodes.iter().flat_map(|node| [&node.decided.fetch, &node.decided.extract]).flatten();
+        verdicts.filter(|verdict| verdict.is_current()).count() as u64
+    }
+
+    /// Steps that are done, and all steps.
+    pub fn progress(&self) -> (usize, usize) {
+        let steps = self.nodes.iter().flat_map(|node| [node.fetch, node.extract]).chain([self.load, self.validate]);
+        // What a stage does not have counts as done from the beginning.
+        (steps.filter(|step| *step == Step::Done).count(), 2 * self.nodes.len() + 2)
+    }
+
+    /// The stages that are to be fetched whatever their receipts say, and are not yet.
     pub fn still_forced(&self) -> impl Iterator<Item = &str> {
-        let left = self.stages.iter().filter(|(_, progress)| progress.force && progress.fetch != Step::Done);
-        left.map(|(name, _)| *name)
+        self.nodes.iter().filter(|node| node.owed).map(|node| node.stage.name.as_str())
     }
 
     /// The next job that can start now. Steps that have nothing to do are passed over on the way.
     pub fn next(&mut self) -> Result<Option<Job>> {
+        let job = match self.next_of_stages()? {
+            None if self.unexported == 0 => self.next_of_database()?,
+            job => job,
+        };
+        self.jobs += usize::from(job.is_some());
+        Ok(job)
+    }
+
+    fn next_of_stages(&mut self) -> Result<Option<Job>> {
         loop {
-            let before = self.finished();
             if let Some(job) = self.next_fetch()? {
-                return Ok(Some(job));
-            }
-            if let Some(job) = self.next_exec()? {
                 return Ok(Some(job));
             }
             if let Some(job) = self.next_extract()? {
                 return Ok(Some(job));
             }
-            // A step that was passed over may have made another ready.
-            if self.finished() == before {
-                break;
+            // An extract that was passed over may have made a fetch ready.
+            if self.ready_fetches.is_empty() {
+                return Ok(None);
             }
         }
-        let exported = self.stages.values().all(|progress| progress.extract == Step::Done);
-        if exported && self.load == Step::Pending {
-            self.load = Step::Running;
-            return Ok(Some(Job::Load));
+    }
+
+    /// All exports are final.
+    fn next_of_database(&mut self) -> Result<Option<Job>> {
+        if self.load == Step::Pending {
+            let loaded = match self.again {
+                true => Loaded::stale(Reason::Forced),
+                false => loaded::judge(&mut self.judge, self.database)?,
+            };
+            let is_current = loaded.load.is_current();
+            self.loaded = Some(loaded);
+            if !is_current {
+                self.load = Step::Running;
+                return Ok(Some(Job::Load));
+            }
+            self.load = Step::Done;
         }
-        if exported && self.load == Step::Done && self.validate == Step::Pending {
-            self.validate = Step::Running;
-            return Ok(Some(Job::Validate));
+        if self.load == Step::Done && self.validate == Step::Pending {
+            if self.loaded.as_ref().is_none_or(|loaded| !loaded.validate.is_current()) {
+                self.validate = Step::Running;
+                return Ok(Some(Job::Validate));
+            }
+            self.validate = Step::Done;
         }
         Ok(None)
     }
@@ -168,190 +315,158 @@ impl<'a> Schedule<'a> {
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
-            Job::Fetch(name) | Job::Exec(name) => self.set(name, |progress| progress.fetch = Step::Done),
-            Job::Extract(names) => {
-                names.iter().for_each(|name| self.set(name, |progress| progress.extract = Step::Done));
+            Job::Fetch(name) | Job::Exec(name) => {
+                self.set(name, |node| node.owed = false);
+                self.done_by_name(name, Kind::Fetch);
             }
+            Job::Extract(names) => names.iter().for_each(|name| self.done_by_name(name, Kind::Extract)),
             Job::Load => self.load = Step::Done,
             Job::Validate => self.validate = Step::Done,
         }
     }
 
-    /// The stages of this run whose exports are not final.
-    pub fn undone(&self) -> impl Iterator<Item = &str> {
-        self.stages.iter().filter(|(_, progress)| progress.extract != Step::Done).map(|(name, _)| *name)
+    fn done_by_name(&mut self, name: &str, kind: Kind) {
+        self.judge.forget(name);
+        if let Some(&at) = self.index.get(name) {
+            self.done(at, kind);
+        }
     }
 
-    pub fn is_loaded(&self) -> bool {
-        self.load == Step::Done
+    /// The step is final: what waits for nothing else now is ready.
+    fn done(&mut self, at: usize, kind: Kind) {
+        let node = &mut self.nodes[at];
+        let after = match kind {
+            Kind::Fetch => {
+                node.fetch = Step::Done;
+                std::mem::take(&mut node.after_fetch)
+            }
+            Kind::Extract => {
+                node.extract = Step::Done;
+                self.unexported -= 1;
+                std::mem::take(&mut node.after_extract)
+            }
+        };
+        for (next, kind) in after {
+            match kind {
+                Kind::Fetch => self.nodes[next].fetch_waits_for -= 1,
+                Kind::Extract => self.nodes[next].extract_waits_for -= 1,
+            }
+            self.make_ready(next);
+        }
+    }
+
+    /// Whether no job was given out: there was nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.jobs == 0
+    }
+
+    /// What was decided of the load and the validation, if they were decided about.
+    pub fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.as_ref()
+    }
+
+    /// What was learnt of files' hashes is kept for the next run.
+    pub fn remember(&mut self) {
+        self.judge.remember();
     }
 
     /// The stages of this run with what was decided of them, in the order of the file.
     pub fn decisions(&self) -> impl Iterator<Item = (&'a Stage, &Decided)> {
-        let stages = self.pipeline.stages.iter();
-        stages.filter_map(|stage| Some((stage, &self.stages.get(stage.name.as_str())?.decided)))
+        self.nodes.iter().map(|node| (node.stage, &node.decided))
     }
 
-    /// Why a step of a stage (`fetch`, `exec`, `extract`) runs, in words.
-    pub fn why(&self, stage: &str, what: &str) -> String {
-        let decided = self.stages.get(stage).map(|progress| &progress.decided);
-        let verdict =
-            decided.and_then(|decided| if what == "extract" { &decided.extract } else { &decided.fetch }.as_ref());
-        verdict.map_or(String::new(), Verdict::to_string)
-    }
-
-    /// Steps that were found to have nothing to do.
-    pub fn current_steps(&self) -> u64 {
-        let decided = self.stages.values().map(|progress| &progress.decided);
-        let verdicts = decided.flat_map(|decided| [&decided.fetch, &decided.extract]).flatten();
-        verdicts.filter(|verdict| verdict.is_current()).count() as u64
-    }
-
-    /// Steps that are done, and all steps.
-    pub fn progress(&self) -> (usize, usize) {
-        let last = [self.load, self.validate].into_iter().filter(|step| *step == Step::Done).count();
-        // What a stage does not have counts as done from the beginning.
-        (self.finished() + last, 2 * self.stages.len() + 2)
-    }
-
-    fn set(&mut self, name: &str, change: impl FnOnce(&mut Progress)) {
-        if let Some(progress) = self.stages.get_mut(name) {
-            change(progress);
+    fn set(&mut self, name: &str, change: impl FnOnce(&mut Node<'a>)) {
+        if let Some(&at) = self.index.get(name) {
+            change(&mut self.nodes[at]);
         }
     }
 
-    fn finished(&self) -> usize {
-        let steps = self.stages.values().flat_map(|progress| [progress.fetch, progress.extract]);
-        steps.filter(|step| *step == Step::Done).count()
-    }
-
-    /// The export of a stage is final. One that this run does not touch is.
-    fn exported(&self, name: &str) -> bool {
-        self.stages.get(name).is_none_or(|progress| progress.extract == Step::Done)
-    }
-
+    /// The next fetch, or run of a program.
     fn next_fetch(&mut self) -> Result<Option<Job>> {
-        for stage in &self.pipeline.stages {
-            let (Some(progress), Some(fetch)) = (self.stages.get(stage.name.as_str()), stage.fetch()) else { continue };
-            if progress.fetch != Step::Pending || !fetch.each.as_deref().is_none_or(|each| self.exported(each)) {
+        while let Some(at) = self.ready_fetches.pop_first() {
+            let stage = self.nodes[at].stage;
+            let verdict = self.judge_pages(stage, self.nodes[at].force)?;
+            let is_current = verdict.is_current();
+            self.nodes[at].decided.fetch = Some(verdict);
+            if is_current {
+                self.done(at, Kind::Fetch);
                 continue;
             }
-            let verdict = match progress.force {
-                true => Verdict::Stale(Reason::Forced),
-                false => staleness::of_fetch(self.pipeline, stage, fetch)?,
-            };
-            let step = if verdict.is_current() { Step::Done } else { Step::Running };
-            self.set(&stage.name, |progress| {
-                progress.fetch = step;
-                progress.decided.fetch = Some(verdict);
-            });
-            if step == Step::Running {
-                return Ok(Some(Job::Fetch(stage.name.clone())));
-            }
+            self.nodes[at].fetch = Step::Running;
+            let name = stage.name.clone();
+            return Ok(Some(if stage.run().is_some() { Job::Exec(name) } else { Job::Fetch(name) }));
         }
         Ok(None)
     }
 
-    fn next_exec(&mut self) -> Result<Option<Job>> {
-        for stage in &self.pipeline.stages {
-            let (Some(progress), Some(run)) = (self.stages.get(stage.name.as_str()), stage.run()) else { continue };
-            if progress.fetch != Step::Pending || !run.with.iter().all(|(_, name)| self.exported(name)) {
-                continue;
-            }
-            let verdict = match progress.force {
-                true => Verdict::Stale(Reason::Forced),
-                false => own::of_run(self.pipeline, stage, run)?,
-            };
-            let step = if verdict.is_current() { Step::Done } else { Step::Running };
-            self.set(&stage.name, |progress| {
-                progress.fetch = step;
-                progress.decided.fetch = Some(verdict);
-            });
-            if step == Step::Running {
-                return Ok(Some(Job::Exec(stage.name.clone())));
-            }
+    fn judge_pages(&mut self, stage: &Stage, force: bool) -> Result<Verdict> {
+        match (&stage.source, self.fetching) {
+            (Source::Fetch(fetch), Fetching::Offline | Fetching::Never) => self.judge.unfetched(stage, fetch),
+            (Source::Run(run), Fetching::Never) => own::not_run(&mut self.judge, stage, run),
+            (Source::Fetch(_) | Source::Run(_), _) if force => Ok(Verdict::Stale(Reason::Forced)),
+            (Source::Fetch(fetch), Fetching::AsNeeded) => self.judge.fetch(stage, fetch),
+            (Source::Run(run), Fetching::AsNeeded | Fetching::Offline) => own::of_run(&mut self.judge, stage, run),
+            (Source::From(_), _) => Ok(Verdict::Current),
         }
-        Ok(None)
     }
 
     fn next_extract(&mut self) -> Result<Option<Job>> {
         let mut source_of_job = None;
         let mut names = Vec::new();
-        for stage in &self.pipeline.stages {
-            let Some(progress) = self.stages.get(stage.name.as_str()) else { continue };
-            let (source, fetch) = self.pipeline.source_of(stage)?;
-            let fetched = self.stages.get(source.name.as_str()).is_none_or(|source| source.fetch == Step::Done);
-            let mut reads = fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name));
-            let ready = fetched && reads.all(|name| self.exported(name));
-            let other_source = source_of_job.is_some_and(|name: &str| name != source.name);
-            if progress.extract != Step::Pending || !ready || other_source {
+        let mut others = Vec::new();
+        while let Some(at) = self.ready_extracts.pop_first() {
+            let Node { stage, source, force, .. } = self.nodes[at];
+            if source_of_job.is_some_and(|name| name != source) {
+                others.push(at);
                 continue;
             }
-            let verdict = match progress.force {
+            let verdict = match force {
                 true => Verdict::Stale(Reason::Forced),
-                false => staleness::of_extract(self.pipeline, stage)?,
+                false => self.judge.extract(stage)?,
             };
-            let step = if verdict.is_current() { Step::Done } else { Step::Running };
-            self.set(&stage.name, |progress| {
-                progress.extract = step;
-                progress.decided.extract = Some(verdict);
-            });
-            if step == Step::Running {
-                source_of_job = Some(&source.name);
-                names.push(stage.name.clone());
+            let verdict = self.as_trusted(stage, source, verdict)?;
+            let is_current = verdict.is_current();
+            self.nodes[at].decided.extract = Some(verdict);
+            if is_current {
+                self.done(at, Kind::Extract);
+                continue;
             }
+            self.nodes[at].extract = Step::Running;
+            source_of_job = Some(source);
+            names.push(stage.name.clone());
         }
+        self.ready_extracts.extend(others);
         Ok((!names.is_empty()).then_some(Job::Extract(names)))
     }
-}
 
-/// What `plan` prints: for each stage, what would run and why, as far as that is known before it runs.
-/// `forced` are those that a forced run has left undone.
-pub fn forecast<'a>(pipeline: &'a Pipeline, forced: &[String]) -> Result<Vec<(&'a Stage, Decided)>> {
-    let mut forecast: Vec<(&Stage, Decided)> = Vec::new();
-    let mut left: Vec<&Stage> = pipeline.stages.iter().collect();
-    while !left.is_empty() {
-        let waiting: Vec<&str> = left.iter().map(|stage| stage.name.as_str()).collect();
-        let (ready, rest): (Vec<&Stage>, Vec<&Stage>) =
-            left.into_iter().partition(|stage| !stage.needs().any(|name| waiting.contains(&name)));
-        for stage in ready {
-            let decided = foresee(pipeline, stage, &forecast, forced.contains(&stage.name))?;
-            forecast.push((stage, decided));
+    /// The verdict on an extract, when it was seen that it can be made, and that what is to be taken as it is was taken.
+    fn as_trusted(&mut self, stage: &Stage, source: &str, verdict: Verdict) -> Result<Verdict> {
+        let verdict = match verdict {
+            Verdict::Stale(reason) if !self.fetches() => match self.judge.lacks_pages(source)? {
+                Some(_) if self.judge.may_take(stage)? => Verdict::Kept(reason),
+                Some(lack) => return Err(cannot_be_made(stage, source, &reason, &lack)),
+                None => Verdict::Stale(reason),
+            },
+            verdict => verdict,
+        };
+        match &verdict {
+            Verdict::Kept(reason) if !self.judge.is_taken(&stage.name)? => {
+                trusted::take(self.judge.pipeline, stage, reason)?;
+                self.judge.forget(&stage.name);
+            }
+            Verdict::Stale(Reason::OutputEdited) => log::warn!(
+                target: &stage.name,
+                "all.json was edited by hand, and is made again (`--trust-exports` takes it as it is)"
+            ),
+            _ => {}
         }
-        left = rest;
+        Ok(verdict)
     }
-    forecast.sort_by_key(|(stage, _)| stage.line);
-    Ok(forecast)
 }
 
-/// What can be said of a stage, given what was said of those that it reads.
-fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)], forced: bool) -> Result<Decided> {
-    let decided = |name: &str| before.iter().find(|(other, _)| other.name == name).map(|(_, decided)| decided);
-    let stale = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
-    let remade = |name: &str| decided(name).is_some_and(|decided| stale(&decided.extract));
-    let waits = |name: &str| Verdict::Stale(Reason::Waits { stage: name.to_string() });
-
-    let (source, fetch) = pipeline.source_of(stage)?;
-    let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
-        (None, _) if stage.run().is_some() => Some(own::foresee(pipeline, stage, forced, remade)?),
-        (None, _) => None,
-        (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
-        (Some(fetch), each) => match (staleness::of_fetch(pipeline, stage, fetch)?, each) {
-            (Verdict::Current, Some(each)) => Some(waits(each)),
-            (verdict, _) => Some(verdict),
-        },
-    };
-    let source_fetch = match &own_fetch {
-        Some(_) => own_fetch.clone(),
-        None => decided(&source.name).and_then(|decided| decided.fetch.clone()),
-    };
-    let unknown = stage.with.iter().map(|(_, name)| name).chain(fetch.each).find(|name| remade(name));
-    let extract = match staleness::of_extract(pipeline, stage)? {
-        Verdict::Current if stale(&own_fetch) && stage.run().is_some() => Verdict::Stale(Reason::WaitsForProgram),
-        Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
-        Verdict::Current if stale(&source_fetch) => waits(&source.name),
-        Verdict::Current => unknown.map_or(Verdict::Current, |name| waits(name)),
-        verdict => verdict,
-    };
-    Ok(Decided { fetch: own_fetch, extract: Some(extract) })
+/// A stage that is to be made anew needs pages, which nobody fetches now.
+fn cannot_be_made(stage: &Stage, source: &str, why: &Reason, lack: &Reason) -> Error {
+    Error::failed(format!("stage `{}` cannot be made without the API: {why}", stage.name))
+        .detail(format!("It is made from the pages of `{source}`: {lack}."))
+        .hint("Run `mirror42 run`, which fetches them; or take the exports as they are, with `--trust-exports`.")
 }

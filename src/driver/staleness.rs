@@ -3,209 +3,239 @@
 //! Hashes decide, not clocks: a stage is current when its definition, what it read and what it wrote
 //! are those in its receipt; and a fetch also when it is younger than `max_age`.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
 
+use super::hashes::Hashes;
+use super::own;
 use crate::error::Result;
-use crate::files;
 use crate::paths::page_file;
-use crate::pipeline::{Fetch, Pipeline, Stage};
-use crate::receipt::{FetchReceipt, Receipt, age_s};
+use crate::pipeline::{self, Fetch, Pipeline, Stage};
+use crate::receipt::{AS_IT_WAS, BY_HAND, ExtractReceipt, FetchReceipt, Receipt, RunReceipt, age_s};
 
-/// Nothing to do, or why something is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Current,
-    Stale(Reason),
+pub use super::verdict::{Reason, Verdict, span};
+
+/// What counts of an export that is not what its receipt says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The receipt: it is made anew.
+    #[default]
+    Receipts,
+    /// The export, as it is.
+    Exports,
 }
 
-/// Each reason is a sentence for `plan` and the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    Forced,
-    NeverFetched,
-    NeverRun,
-    NeverExtracted,
-    RequestChanged,
-    /// What is started, or with what.
-    CommandChanged,
-    ProgramChanged,
-    /// Among the inputs of a program.
-    FileChanged {
-        file: String,
-    },
-    FileNew {
-        file: String,
-    },
-    FileGone {
-        file: String,
-    },
-    FilterChanged,
-    /// Since the fetch, and the limit as the pipeline has it.
-    Old {
-        age_s: u64,
-        max_age_s: u64,
-    },
-    /// As above, of a program.
-    OldRun {
-        age_s: u64,
-        max_age_s: u64,
-    },
-    /// An export that was read is another now.
-    OtherRecords {
-        stage: String,
-    },
-    OtherPages {
-        stage: String,
-    },
-    PageMissing {
-        page: String,
-    },
-    PageChanged {
-        page: String,
-    },
-    OutputMissing,
-    OutputChanged,
-    /// Its own pages are to be fetched first.
-    WaitsForPages,
-    /// Its own program is to run first.
-    WaitsForProgram,
-    /// A stage that it reads is stale itself: what it makes of that is not known yet.
-    Waits {
-        stage: String,
-    },
+/// Decides about the stages of a pipeline. What it has read once it knows, until it is told to [`Judge::forget`] it.
+pub struct Judge<'a> {
+    pub pipeline: &'a Pipeline,
+    trust: Trust,
+    hashes: Hashes,
+    receipts: HashMap<String, Rc<Known>>,
 }
 
-impl Verdict {
-    pub fn is_current(&self) -> bool {
-        *self == Verdict::Current
+/// What a receipt says; none of it where there is none.
+#[derive(Default)]
+pub struct Known {
+    receipt: Option<Receipt>,
+    pages_hash: Option<String>,
+}
+
+impl Known {
+    fn fetch(&self) -> Option<&FetchReceipt> {
+        self.receipt.as_ref()?.fetch.as_ref()
+    }
+
+    pub fn run(&self) -> Option<&RunReceipt> {
+        self.receipt.as_ref()?.run.as_ref()
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verdict::Current => f.write_str("current"),
-            Verdict::Stale(reason) => reason.fmt(f),
+impl<'a> Judge<'a> {
+    pub fn new(pipeline: &'a Pipeline, trust: Trust) -> Judge<'a> {
+        Judge { pipeline, trust, hashes: Hashes::open(&pipeline.paths), receipts: HashMap::new() }
+    }
+
+    /// The files of this stage are others by now.
+    pub fn forget(&mut self, stage: &str) {
+        self.receipts.remove(stage);
+    }
+
+    /// Remembers for the next process what files hash to.
+    pub fn remember(&mut self) {
+        // It only saves time: a full disk must not fail a run for it.
+        if let Err(error) = self.hashes.save() {
+            log::warn!("what files hash to is not remembered: {error}");
         }
     }
-}
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Forced => f.write_str("forced"),
-            Reason::NeverFetched => f.write_str("never fetched whole"),
-            Reason::NeverRun => f.write_str("never run"),
-            Reason::NeverExtracted => f.write_str("never extracted"),
-            Reason::RequestChanged => f.write_str("what it asks of the API changed"),
-            Reason::CommandChanged => f.write_str("what it runs changed"),
-            Reason::ProgramChanged => f.write_str("the program changed"),
-            Reason::FileChanged { file } => write!(f, "{file} changed"),
-            Reason::FileNew { file } => write!(f, "{file} is new"),
-            Reason::FileGone { file } => write!(f, "{file} is gone"),
-            Reason::FilterChanged => f.write_str("the filter or the key changed"),
-            Reason::Old { age_s, max_age_s } => {
-                write!(f, "last fetched {} ago, max_age {}", span(*age_s), span(*max_age_s))
+    /// Whether the pages of `stage` are current. The export that `each` names is as it will be.
+    pub fn fetch(&mut self, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let Some(receipt) = known.fetch() else { return Ok(Verdict::Stale(Reason::NeverFetched)) };
+        let stale = match self.fetch_reason(fetch, receipt)? {
+            Some(reason) => Some(reason),
+            None => self.page_reason(&stage.name, receipt)?,
+        };
+        Ok(stale.map_or(Verdict::Current, Verdict::Stale))
+    }
+
+    /// Why the pages of `stage` would be fetched by a run that asks the API; this one does not. The pages themselves
+    /// are not looked at: they may be elsewhere, and who needs none does not miss them.
+    pub fn unfetched(&mut self, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let Some(receipt) = known.fetch() else { return Ok(Verdict::Kept(Reason::NeverFetched)) };
+        Ok(self.fetch_reason(fetch, receipt)?.map_or(Verdict::Current, Verdict::Kept))
+    }
+
+    /// Why the pages of the stage `name` are not there to be read; none if they are. They may be old, and those of
+    /// another definition.
+    pub fn lacks_pages(&mut self, name: &str) -> Result<Option<Reason>> {
+        let known = self.known(name)?;
+        if let Some(receipt) = known.run() {
+            return own::page_reason(self, name, receipt);
+        }
+        let stage = self.pipeline.known_stage(name)?;
+        let Some(receipt) = known.fetch() else {
+            return Ok(Some(if stage.run().is_some() { Reason::NeverRun } else { Reason::NeverFetched }));
+        };
+        let each = stage.fetch().and_then(|fetch| fetch.each.as_deref());
+        match each.map(|each| self.each_reason(each, receipt)).transpose()?.flatten() {
+            Some(reason) => Ok(Some(reason)),
+            None => self.page_reason(name, receipt),
+        }
+    }
+
+    fn fetch_reason(&mut self, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        let definition = self.pipeline.fetch_definition(fetch);
+        if receipt.definition != definition {
+            return Ok(Some(changed(&receipt.definition, &definition)));
+        }
+        if let Some(each) = &fetch.each
+            && let Some(reason) = self.each_reason(each, receipt)?
+        {
+            return Ok(Some(reason));
+        }
+        let (age_s, max_age_s) = (age_s(&receipt.started_at), fetch.max_age.as_secs());
+        Ok((age_s >= max_age_s).then_some(Reason::Old { age_s, max_age_s }))
+    }
+
+    fn each_reason(&mut self, each: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        let same = receipt.inputs.get(each) == self.export(each)?.as_ref();
+        Ok((!same).then(|| Reason::OtherRecords { stage: each.to_string() }))
+    }
+
+    fn page_reason(&mut self, stage: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
+        let paths = &self.pipeline.paths;
+        let folder = paths.pages(stage);
+        for (series, number, page) in receipt.pages() {
+            let path = page_file(&folder, series.key.as_deref(), number);
+            let shown = || paths.shown(&path);
+            match self.hash(&path)? {
+                None => return Ok(Some(Reason::PageMissing { page: shown() })),
+                Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
+                Some(_) => {}
             }
-            Reason::OldRun { age_s, max_age_s } => {
-                write!(f, "last run {} ago, max_age {}", span(*age_s), span(*max_age_s))
+        }
+        Ok(None)
+    }
+
+    /// Whether the export of `stage` is current, given that all it reads is as it will be.
+    pub fn extract(&mut self, stage: &Stage) -> Result<Verdict> {
+        let known = self.known(&stage.name)?;
+        let receipt = known.receipt.as_ref().and_then(|receipt| receipt.extract.as_ref());
+        let output = self.export(&stage.name)?;
+        if let Some(reason) = by_hand(receipt, output.as_deref()) {
+            return Ok(match (self.trust, reason) {
+                (Trust::Exports, reason) => Verdict::Kept(reason),
+                (Trust::Receipts, Reason::NoReceipt) => Verdict::Stale(Reason::NeverExtracted),
+                (Trust::Receipts, reason) => Verdict::Stale(reason),
+            });
+        }
+        let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverExtracted)) };
+        let stale = match self.input_reason(stage, receipt)? {
+            None if output.is_none() => Some(Reason::OutputMissing),
+            reason => reason,
+        };
+        Ok(stale.map_or(Verdict::Current, Verdict::Stale))
+    }
+
+    fn input_reason(&mut self, stage: &Stage, receipt: &ExtractReceipt) -> Result<Option<Reason>> {
+        let definition = stage.extract_definition();
+        if receipt.definition != definition {
+            return Ok(Some(changed(&receipt.definition, &definition)));
+        }
+        let (source, fetch) = self.pipeline.source_of(stage)?;
+        if receipt.inputs.get(&format!("pages/{}", source.name)) != self.known(&source.name)?.pages_hash.as_ref() {
+            return Ok(Some(Reason::OtherPages { stage: source.name.clone() }));
+        }
+        for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
+            if receipt.inputs.get(name) != self.export(name)?.as_ref() {
+                return Ok(Some(Reason::OtherRecords { stage: name.clone() }));
             }
-            Reason::OtherRecords { stage } => write!(f, "{stage} has other records"),
-            Reason::OtherPages { stage } => write!(f, "{stage} has other pages"),
-            Reason::PageMissing { page } => write!(f, "{page} is not there"),
-            Reason::PageChanged { page } => write!(f, "{page} is not what its receipt says"),
-            Reason::OutputMissing => f.write_str("all.json is not there"),
-            Reason::OutputChanged => f.write_str("all.json was changed by hand"),
-            Reason::WaitsForProgram => f.write_str("waits for its program"),
-            Reason::WaitsForPages => f.write_str("waits for its pages"),
-            Reason::Waits { stage } => write!(f, "waits for {stage}"),
         }
+        Ok(None)
     }
-}
 
-/// A length of time in its two largest units.
-pub fn span(seconds: u64) -> String {
-    let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    match (d, h, m) {
-        (0, 0, 0) => format!("{s} s"),
-        (0, 0, _) => format!("{m} min"),
-        (0, _, 0) => format!("{h} h"),
-        (0, _, _) => format!("{h} h {m} min"),
-        (_, 0, _) => format!("{d} d"),
-        (_, _, _) => format!("{d} d {h} h"),
+    /// Whether an export that cannot be made anew is to be taken as it is.
+    pub fn may_take(&mut self, stage: &Stage) -> Result<bool> {
+        Ok(self.trust == Trust::Exports && self.export(&stage.name)?.is_some())
     }
-}
 
-/// Whether the pages of `stage` are current. The export that `each` names is as it will be.
-pub fn of_fetch(pipeline: &Pipeline, stage: &Stage, fetch: &Fetch) -> Result<Verdict> {
-    let receipt = Receipt::read(&pipeline.paths, &stage.name)?.and_then(|receipt| receipt.fetch);
-    let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverFetched)) };
-    let stale = match fetch_reason(pipeline, fetch, &receipt)? {
-        Some(reason) => Some(reason),
-        None => page_reason(pipeline, &stage.name, &receipt)?,
-    };
-    Ok(stale.map_or(Verdict::Current, Verdict::Stale))
-}
-
-fn fetch_reason(pipeline: &Pipeline, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-    if receipt.definition != pipeline.fetch_definition(fetch) {
-        return Ok(Some(Reason::RequestChanged));
+    /// Whether the receipt is of the export that is there, and of its being taken as it is.
+    pub fn is_taken(&mut self, stage: &str) -> Result<bool> {
+        let known = self.known(stage)?;
+        let receipt = known.receipt.as_ref().and_then(|receipt| receipt.extract.as_ref());
+        let Some(receipt) = receipt else { return Ok(false) };
+        let taken = [BY_HAND, AS_IT_WAS].contains(&receipt.definition.as_str());
+        Ok(taken && self.export(stage)?.as_ref() == Some(&receipt.sha256))
     }
-    if let Some(each) = &fetch.each
-        && receipt.inputs.get(each) != files::sha256(&pipeline.paths.all_json(each))?.as_ref()
-    {
-        return Ok(Some(Reason::OtherRecords { stage: each.clone() }));
-    }
-    let (age_s, max_age_s) = (age_s(&receipt.started_at), fetch.max_age.as_secs());
-    Ok((age_s >= max_age_s).then_some(Reason::Old { age_s, max_age_s }))
-}
 
-fn page_reason(pipeline: &Pipeline, stage: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-    let folder = pipeline.paths.pages(stage);
-    for (series, number, page) in receipt.pages() {
-        let path = page_file(&folder, series.key.as_deref(), number);
-        let shown = || pipeline.paths.shown(&path);
-        match files::sha256(&path)? {
-            None => return Ok(Some(Reason::PageMissing { page: shown() })),
-            Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
-            Some(_) => {}
+    /// The hash of the export of a stage; none if there is none.
+    pub fn export(&mut self, stage: &str) -> Result<Option<String>> {
+        self.hashes.of(&self.pipeline.paths.all_json(stage))
+    }
+
+    /// The hash of a file; none if it is not there.
+    pub fn hash(&mut self, path: &Path) -> Result<Option<String>> {
+        self.hashes.of(path)
+    }
+
+    /// How old the data of a stage is, as [`Receipt::data_of`] tells it: the oldest time among its sources, of which each
+    /// may be not known. No time at all: what comes from files alone does not age.
+    pub fn times(&mut self, stage: &Stage) -> Result<Vec<Option<String>>> {
+        let mut times = Vec::new();
+        for aging in self.pipeline.aging(stage)? {
+            let known = self.known(&aging.name)?;
+            let started = known.fetch().map(|fetch| &fetch.started_at).or(known.run().map(|run| &run.started_at));
+            times.push(started.cloned());
         }
+        Ok(times)
     }
-    Ok(None)
-}
 
-/// Whether the export of `stage` is current, given that all it reads is as it will be.
-pub fn of_extract(pipeline: &Pipeline, stage: &Stage) -> Result<Verdict> {
-    let paths = &pipeline.paths;
-    let receipt = Receipt::read(paths, &stage.name)?.and_then(|receipt| receipt.extract);
-    let Some(receipt) = receipt else { return Ok(Verdict::Stale(Reason::NeverExtracted)) };
-    if receipt.definition != stage.extract_definition() {
-        return Ok(Verdict::Stale(Reason::FilterChanged));
-    }
-    let (source, fetch) = pipeline.source_of(stage)?;
-    let pages = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.pages_hash());
-    if receipt.inputs.get(&format!("pages/{}", source.name)) != pages.as_ref() {
-        return Ok(Verdict::Stale(Reason::OtherPages { stage: source.name.clone() }));
-    }
-    for name in fetch.each.iter().chain(stage.with.iter().map(|(_, name)| name)) {
-        if receipt.inputs.get(name) != files::sha256(&paths.all_json(name))?.as_ref() {
-            return Ok(Verdict::Stale(Reason::OtherRecords { stage: name.clone() }));
+    pub fn known(&mut self, stage: &str) -> Result<Rc<Known>> {
+        if let Some(known) = self.receipts.get(stage) {
+            return Ok(known.clone());
         }
+        let receipt = Receipt::read(&self.pipeline.paths, stage)?;
+        let pages_hash = receipt.as_ref().and_then(Receipt::pages_hash);
+        let known = Rc::new(Known { receipt, pages_hash });
+        self.receipts.insert(stage.to_string(), known.clone());
+        Ok(known)
     }
-    Ok(match files::sha256(&paths.all_json(&stage.name))? {
-        None => Verdict::Stale(Reason::OutputMissing),
-        Some(sha256) if sha256 != receipt.sha256 => Verdict::Stale(Reason::OutputChanged),
-        Some(_) => Verdict::Current,
-    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_span_has_two_units_at_the_most() {
-        let spans = [5, 60, 3599, 3600, 72_000, 93_600, 86_400, 100_000].map(span);
-        assert_eq!(spans, ["5 s", "1 min", "59 min", "1 h", "20 h", "1 d 2 h", "1 d", "1 d 3 h"]);
+/// Why an export is none that its filter has made; none if it is, as far as its receipt tells.
+fn by_hand(receipt: Option<&ExtractReceipt>, output: Option<&str>) -> Option<Reason> {
+    match (receipt, output?) {
+        (None, _) => Some(Reason::NoReceipt),
+        (Some(receipt), sha256) if receipt.sha256 != sha256 => Some(Reason::OutputEdited),
+        (Some(receipt), _) if receipt.definition == BY_HAND => Some(Reason::OutputEdited),
+        (Some(receipt), _) if receipt.definition == AS_IT_WAS => Some(Reason::OutputTaken),
+        (Some(_), _) => None,
     }
+}
+
+fn changed(old: &str, new: &str) -> Reason {
+    Reason::Changed { part: pipeline::first_difference(old, new).to_string() }
 }

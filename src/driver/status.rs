@@ -1,8 +1,7 @@
-//! What a run would do (`plan`); how old the mirror is and what is in it (`status`, which fails when it is stale).
+//! How old the mirror is and what is in it (`status`, which fails when it is stale).
 
-use super::requests;
-use super::run::{self, Options};
-use super::schedule::{self, Decided};
+use super::run;
+use super::schedule;
 use super::staleness::span;
 use super::summary::{number, table};
 use crate::cli::{self, Context};
@@ -10,23 +9,6 @@ use crate::error::{Error, Result};
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use crate::receipt::{FetchReceipt, Receipt, RunReceipt, age_s};
-
-/// Prints what would run and why, and how long it takes; `probe` says how to ask the API where nothing else tells.
-pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
-    let forecast = schedule::forecast(&context.pipeline, &run::remembered(context)?)?;
-    let counts = requests::of_stages(context, &forecast, probe)?;
-    let mut table = table(&["Stage", "Fetch or run", "Extract", "Requests"], 3..4);
-    for (stage, Decided { fetch, extract }) in forecast {
-        let text =
-            |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());
-        let count = counts.get(stage.name.as_str()).map_or(String::new(), requests::Count::to_string);
-        table.add_row([stage.name.clone(), text(fetch), text(extract), count]);
-    }
-    cli::print(format_args!("{table}"));
-    cli::print(format_args!("Then all tables are loaded and validated."));
-    cli::print(format_args!("{}", requests::outlook(context, &counts)?));
-    Ok(())
-}
 
 /// Nothing can be told of a mirror that is not there.
 pub fn never() -> Error {
@@ -37,9 +19,8 @@ pub fn never() -> Error {
 pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
     let pipeline = &context.pipeline;
     let mut stages = table(&["Stage", "Fetched or run", "Records", "State"], 2..3);
-    for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &run::remembered(context)?)? {
+    for (stage, decided) in schedule::forecast(pipeline, &run::remembered(context)?)? {
         let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
-        let verdict = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         stages.add_row([
             stage.name.clone(),
             match (&receipt.fetch, &receipt.run) {
@@ -49,7 +30,7 @@ pub fn status(context: &Context, url: Option<&Secret>) -> Result<()> {
                 (None, None) => String::new(),
             },
             receipt.extract.map_or(String::new(), |extract| number(extract.records_out)),
-            verdict.map_or("current".to_string(), |verdict| verdict.to_string()),
+            decided.told().to_string(),
         ]);
     }
     cli::print(format_args!("{stages}"));

@@ -2,9 +2,10 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
+use super::loaded::Loaded;
 use super::record::Record;
 use super::schedule::{Decided, Schedule};
-use super::staleness::Verdict;
+use super::staleness::{Verdict, span};
 use crate::cli::Context;
 use crate::error::Result;
 use crate::pg::ledger::Run;
@@ -20,9 +21,7 @@ const NARROWEST: u16 = 40;
 pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
     let mut table = table(&["Stage", "Requests", "MB", "Records in", "Records out", "Seconds", "Why"], 1..6);
     let decisions: Vec<_> = schedule.decisions().collect();
-    let is_current = |decided: &Decided| {
-        [&decided.fetch, &decided.extract].into_iter().flatten().all(|verdict| verdict.is_current())
-    };
+    let is_current = |decided: &Decided| *decided.told() == Verdict::Current;
     let current = decisions.iter().filter(|(_, decided)| is_current(decided)).count();
     let fold = current > MOST_CURRENT;
     for (stage, decided) in decisions.into_iter().filter(|(_, decided)| !(fold && is_current(decided))) {
@@ -34,7 +33,6 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
         let took_ms = [fetch.map(|fetch| fetch.duration_ms), run.map(|run| run.duration_ms)].into_iter();
         let took_ms: Vec<u64> = took_ms.chain([extract.map(|extract| extract.duration_ms)]).flatten().collect();
         let size_bytes = fetch.map(|fetch| fetch.size_bytes).or(run.map(|run| run.size_bytes));
-        let why = [&decided.fetch, &decided.extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         table.add_row([
             stage.name.clone(),
             fetch.map_or(String::new(), |fetch| number(fetch.requests)),
@@ -45,7 +43,7 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
                 true => String::new(),
                 false => format!("{:.1}", took_ms.iter().sum::<u64>() as f64 / 1e3),
             },
-            why.map_or("current".to_string(), Verdict::to_string),
+            decided.told().to_string(),
         ]);
     }
     if fold {
@@ -107,6 +105,34 @@ pub fn verdict(record: &Record) -> String {
         n => format!("{} requests, ", number(n)),
     };
     paint(Mood::Good, format_args!("{loaded}; {requests}{:.1} s.", record.duration_ms as f64 / 1e3))
+}
+
+/// The one line of a run that had nothing to do; none if there is more to tell.
+pub fn idle(schedule: &Schedule) -> Option<String> {
+    let stages = schedule.decisions().count();
+    if !schedule.is_idle() || schedule.decisions().any(|(_, decided)| *decided.told() != Verdict::Current) {
+        return None;
+    }
+    let current = match stages {
+        1 => "nothing to do: 1 stage is current".to_string(),
+        _ => format!("nothing to do: {} stages are current", number(stages as u64)),
+    };
+    Some(match schedule.loaded().and_then(as_loaded) {
+        None => current,
+        Some(as_loaded) => format!("{current}, and {as_loaded}"),
+    })
+}
+
+/// What is told in the place of a load that did not have to be; none if there was one, or was to be none.
+pub fn unchanged(schedule: &Schedule, record: &Record) -> Option<String> {
+    let as_loaded = schedule.loaded().and_then(as_loaded)?;
+    Some(format!("{as_loaded}; {:.1} s", record.duration_ms as f64 / 1e3))
+}
+
+fn as_loaded(loaded: &Loaded) -> Option<String> {
+    let last = loaded.last.as_ref().filter(|_| loaded.load.is_current())?;
+    let age = last.age_s().map(|age_s| format!(", its data {} old", span(age_s)));
+    Some(format!("the database is as run {} loaded it{}", last.id, age.unwrap_or_default()))
 }
 
 /// A table of ours; the columns of `numbers` are set to the right.

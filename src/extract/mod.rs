@@ -12,6 +12,8 @@ mod source;
 mod spool;
 mod variables;
 
+use std::collections::HashSet;
+
 use clap::Parser;
 
 use crate::cli::Common;
@@ -66,12 +68,13 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The stages of one source that wait for no other stage that is left, beginning with the first such.
 fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stage>> {
+    let waiting: HashSet<&str> = left.iter().map(|stage| stage.name.as_str()).collect();
     let mut pass: Vec<&Stage> = Vec::new();
     for stage in left {
         // The exports that are read while this one is made. Not that of the source: its pages are there already.
         let each = pipeline.source_of(stage)?.1.each.iter();
         let mut read = each.chain(stage.with.iter().map(|(_, name)| name));
-        if read.any(|name| left.iter().any(|other| other.name == *name)) {
+        if read.any(|name| waiting.contains(name.as_str())) {
             continue;
         }
         let same = match pass.first() {

@@ -80,6 +80,8 @@ pub struct Plan<'a> {
     pub pipeline: &'a Pipeline,
     pub exports: Vec<Export<'a>>,
     pub run_id: String,
+    /// By what it is made ([`Pipeline::load_definition`]); none for exports that are not the pipeline's own.
+    pub definition: Option<String>,
     /// Rows that tables (by name) may lose this once.
     pub allowed: Vec<(String, u64)>,
     pub dry_run: bool,
@@ -98,7 +100,8 @@ pub fn run(args: Args) -> Result<()> {
     let run_id = args.run_id.unwrap_or_else(ledger::new_run_id);
     let url = args.database.url(&context.secrets);
     let mut client = pg::connect(&pipeline.paths, url.as_ref(), "load")?;
-    let plan = Plan { pipeline, exports, run_id, allowed, dry_run: args.dry_run };
+    let definition = args.exports.is_none().then(|| pipeline.load_definition()).transpose()?;
+    let plan = Plan { pipeline, exports, run_id, definition, allowed, dry_run: args.dry_run };
     let report = match load(&mut client, &plan) {
         Err(error) if error.kind() == Kind::Conflict => {
             log::warn!("{}; once more", error.message());

@@ -109,7 +109,7 @@ fn record_run(tx: &mut Transaction, plan: &Plan, jobs: &[Job]) -> Result<()> {
     let fetched_at = fetched.and_then(|times| times.into_iter().min());
     let (run_id, pipeline) = (&plan.run_id, &plan.pipeline.name);
     let statement = ledger::sql(include_str!("../sql/insert_run.sql"), &plan.pipeline.ledger);
-    tx.execute(&statement, &[run_id, pipeline, &fetched_at]).map_err(|error| {
+    tx.execute(&statement, &[run_id, pipeline, &fetched_at, &plan.definition]).map_err(|error| {
         if error.code() == Some(&postgres::error::SqlState::UNIQUE_VIOLATION) {
             return Error::usage(format!("a load called `{run_id}` is in the ledger already"))
                 .hint("Give another `--run-id`, or none.");
@@ -124,7 +124,8 @@ fn record_tables(tx: &mut Transaction, plan: &Plan, all: &[Work]) -> Result<()> 
     let (run_id, schema) = (&plan.run_id, &plan.pipeline.ledger);
     let statement = ledger::sql(include_str!("../sql/insert_run_table.sql"), schema);
     let statement = tx.prepare(&statement).map_err(failed)?;
-    for work in all {
+    let names: Vec<&str> = all.iter().map(Work::name).collect();
+    for (work, state) in all.iter().zip(catalog::states(tx, &names)?) {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let Counts { inserted, updated, deleted, .. } = work.counts;
         tx.execute(
@@ -143,6 +144,7 @@ fn record_tables(tx: &mut Transaction, plan: &Plan, all: &[Work]) -> Result<()> 
                 &(work.duration_ms as i64),
                 &count(work.read.duplicates),
                 &count(work.read.mended),
+                &state,
             ],
         )
         .map_err(failed)?;

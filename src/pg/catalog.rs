@@ -121,6 +121,15 @@ impl ForeignKey {
     }
 }
 
+/// What tells each of these tables from one that was made anew, emptied or given a column since; empty for one that is
+/// not there.
+pub fn states(client: &mut impl GenericClient, names: &[&str]) -> Result<Vec<String>> {
+    let wanted: Vec<String> = names.iter().map(|name| quoted_path(name)).collect();
+    let rows = client.query(include_str!("../sql/table_states.sql"), &[&wanted]);
+    let rows = rows.map_err(|error| failure("could not read the tables from the catalog", &error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The tables of these names; none for one that the database does not have.
 pub fn tables(client: &mut impl GenericClient, names: &[&str]) -> Result<Vec<Option<Table>>> {
     let failed = |error: postgres::Error| failure("could not read the tables from the catalog", &error);

@@ -2,6 +2,8 @@
 //! pipeline names ([`Pipeline::ledger`]). The loader writes it; validate and the driver (`status`, the summary of a
 //! run) read it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use postgres::GenericClient;
 use serde::{Deserialize, Serialize};
@@ -84,10 +86,18 @@ pub fn exists(client: &mut impl GenericClient, pipeline: &Pipeline) -> Result<bo
     has(client, &pipeline.ledger, "runs")
 }
 
+/// Whether the ledger is there, and has all that this version writes.
+fn is_whole(client: &mut impl GenericClient, schema: &str) -> Result<bool> {
+    let newest =
+        "select exists (select from pg_attribute where attrelid = to_regclass($1::text) and attname = 'state')";
+    let row = client.query_one(newest, &[&format!("{}.run_tables", quoted(schema))]);
+    Ok(row.map_err(|error| read_failed(&error, schema))?.get(0))
+}
+
 /// Creates the ledger, or what it lacks since an older version created it.
 pub fn ensure(client: &mut impl GenericClient, pipeline: &Pipeline) -> Result<()> {
     let schema = &pipeline.ledger;
-    if has(client, schema, "changes")? {
+    if is_whole(client, schema)? {
         return Ok(());
     }
     let created = client.batch_execute(&sql(include_str!("../sql/ledger.sql"), schema));
@@ -123,6 +133,55 @@ pub fn last_of_each_table(client: &mut impl GenericClient, pipeline: &Pipeline) 
     let query = sql(include_str!("../sql/last_of_each_table.sql"), &pipeline.ledger);
     let rows = client.query(&query, &[&pipeline.name]).map_err(|error| read_failed(&error, &pipeline.ledger))?;
     Ok(rows.iter().map(table_of).collect())
+}
+
+/// What the last load left in the tables of a pipeline.
+#[derive(Clone, Debug)]
+pub struct LastLoad {
+    pub id: String,
+    pub pipeline: String,
+    /// [`Pipeline::load_definition`] at the time; none: it was of exports that are not the pipeline's own.
+    pub definition: Option<String>,
+    /// Whether the validation after it passed; none: there was none.
+    pub valid: Option<bool>,
+    pub fetched_at: Option<Timestamp>,
+    pub duration_ms: Option<i64>,
+    /// By table: the hash of the export, and the state of the table after it ([`super::catalog::states`]).
+    pub tables: BTreeMap<String, (String, Option<String>)>,
+}
+
+impl LastLoad {
+    /// Of the data, in seconds; none: not known.
+    pub fn age_s(&self) -> Option<u64> {
+        self.fetched_at.map(|time| crate::receipt::age_s(&time.to_string()))
+    }
+}
+
+/// The last load that filled any of these tables; none if there was none, or if an older version made the ledger.
+pub fn last_load(client: &mut impl GenericClient, pipeline: &Pipeline, tables: &[&str]) -> Result<Option<LastLoad>> {
+    let schema = &pipeline.ledger;
+    if !is_whole(client, schema)? {
+        return Ok(None);
+    }
+    let rows = client.query(&sql(include_str!("../sql/last_load.sql"), schema), &[&tables]);
+    let rows = rows.map_err(|error| read_failed(&error, schema))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(LastLoad {
+        id: row.get(0),
+        pipeline: row.get(1),
+        definition: row.get(2),
+        valid: row.get(3),
+        fetched_at: time(row.get(4)),
+        duration_ms: row.get(5),
+        tables: rows.iter().map(|row| (row.get(6), (row.get(7), row.get(8)))).collect(),
+    }))
+}
+
+/// Notes whether a load has passed its validation.
+pub fn mark(client: &mut impl GenericClient, pipeline: &Pipeline, id: &str, valid: bool) -> Result<()> {
+    let schema = &pipeline.ledger;
+    let marked = client.execute(&sql(include_str!("../sql/mark_run.sql"), schema), &[&id, &valid]);
+    marked.map(drop).map_err(|error| failure("could not write to the ledger", &error))
 }
 
 /// The last `limit` loads of the pipeline, the oldest first.

@@ -1,22 +1,22 @@
 //! What `pipeline.toml` means: plain data, checked, with the lines it stands on.
 //!
 //! [`Pipeline::load`] reads the file ([`parse`]) and checks what one key alone cannot tell
-//! ([`Pipeline::check`]: names that refer to each other, cycles). Nothing about columns is here:
+//! ([`order`]: names that refer to each other, cycles). Nothing about columns is here:
 //! `schema.sql` is the one place for those.
 
 mod auth;
 mod body_path;
+mod definition;
 mod extras;
+mod order;
 mod own;
 mod parse;
 mod secrets;
 mod toml_view;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::paths::Paths;
@@ -24,12 +24,10 @@ use crate::paths::Paths;
 pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
+pub use definition::first_difference;
 pub use own::{Raw, Run};
 pub use secrets::Secrets;
 pub use toml_view::parse_duration;
-
-/// The version of what the stage binaries write; a change makes every stage stale.
-const DATA_FORMAT: u32 = 1;
 
 /// The schema of the ledger, where the file names none.
 pub const DEFAULT_LEDGER: &str = "mirror42";
@@ -62,6 +60,8 @@ pub struct Pipeline {
     pub api: Api,
     /// In the order of the file.
     pub stages: Vec<Stage>,
+    /// Their places in `stages`, by their names.
+    index: HashMap<String, usize>,
     pub checks: Vec<Check>,
 }
 
@@ -281,13 +281,17 @@ impl Pipeline {
 
     /// The meaning of `text`, which stands in `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Pipeline> {
-        let pipeline = parse::pipeline(file, text)?;
+        let mut pipeline = parse::pipeline(file, text)?;
+        // Of two stages of one name, the first: the check tells of the second.
+        for (place, stage) in pipeline.stages.iter().enumerate() {
+            pipeline.index.entry(stage.name.clone()).or_insert(place);
+        }
         pipeline.check()?;
         Ok(pipeline)
     }
 
     pub fn stage(&self, name: &str) -> Option<&Stage> {
-        self.stages.iter().find(|stage| stage.name == name)
+        self.stages.get(*self.index.get(name)?)
     }
 
     /// The stage of this name, or a usage error that names the nearest one.
@@ -339,58 +343,6 @@ impl Pipeline {
     fn error_at(&self, line: usize, message: String) -> Error {
         Error::usage(message).at(self.place(line))
     }
-
-    /// What one key alone cannot tell: that names are distinct and refer to stages, that nothing depends on itself.
-    fn check(&self) -> Result<()> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            let before = &self.stages[..i];
-            if before.iter().any(|other| other.name == stage.name) {
-                return Err(self.error_at(stage.line, format!("two stages are called `{}`", stage.name)));
-            }
-            if let Some(other) = before.iter().find(|other| other.table.is_some() && other.table == stage.table) {
-                let table = stage.table.as_deref().unwrap_or_default();
-                return Err(self.error_at(
-                    stage.line,
-                    format!("stages `{}` and `{}` both fill table `{table}`", other.name, stage.name),
-                ));
-            }
-            for name in stage.needs() {
-                self.known_stage(name).map_err(|error| error.at(self.place(stage.line)))?;
-            }
-            self.source_of(stage)?;
-        }
-        for stage in &self.stages {
-            self.check_acyclic(stage, &mut Vec::new())?;
-        }
-        Ok(())
-    }
-
-    fn check_acyclic<'a>(&'a self, stage: &'a Stage, path: &mut Vec<&'a str>) -> Result<()> {
-        if let Some(start) = path.iter().position(|name| *name == stage.name) {
-            let cycle = [&path[start..], &[&stage.name]].concat().join("` → `");
-            return Err(self.error_at(stage.line, format!("stage `{}` needs itself: `{cycle}`", stage.name)));
-        }
-        path.push(&stage.name);
-        for name in stage.needs() {
-            self.check_acyclic(self.known_stage(name)?, path)?;
-        }
-        path.pop();
-        Ok(())
-    }
-
-    /// The hash of all that decides what a fetch of `stage` asks for: a change makes its pages stale.
-    pub fn fetch_definition(&self, fetch: &Fetch) -> String {
-        let page = format!("{:?}", fetch.page);
-        let auth = self.api.auth.definition();
-        let each = fetch.each.as_deref().unwrap_or("");
-        let mut parts = vec!["fetch", &self.api.base_url, &auth, &fetch.path, each, &page];
-        // Their order in the file says nothing.
-        for (what, pairs) in [("header", &self.api.headers), ("query", &self.api.query)] {
-            let pairs: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
-            parts.extend(pairs.into_iter().flat_map(|(name, value)| [what, name, value]));
-        }
-        hash_of(&parts)
-    }
 }
 
 impl Stage {
@@ -411,30 +363,6 @@ impl Stage {
         let with = self.run().map_or(&self.with, |run| &run.with);
         source.into_iter().chain(with.iter().map(|(_, stage)| stage.as_str()))
     }
-
-    /// The hash of all that decides what the filter makes of its inputs: a change makes `all.json` stale.
-    pub fn extract_definition(&self) -> String {
-        let with: Vec<String> = self.with.iter().map(|(variable, stage)| format!("{variable}={stage}")).collect();
-        hash_of(&[
-            "extract",
-            &self.jq.text,
-            &with.join(","),
-            &self.key.join(","),
-            &format!("{:?}", self.duplicates),
-            &self.slurp.to_string(),
-        ])
-    }
-}
-
-/// SHA-256 in hex of the parts, each told from the next, with the data format.
-fn hash_of(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(DATA_FORMAT.to_le_bytes());
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    crate::files::hex(&hasher.finalize())
 }
 
 /// An address that paths can be put after, without the slash at its end; or what is wrong with it. It

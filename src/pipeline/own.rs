@@ -1,12 +1,13 @@
 //! Stages with a program of the user's own (`run`): what it is started as, and the files whose bytes decide whether
 //! it has to run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::definition::line;
 use super::toml_view::Value;
-use super::{BodyPath, Fetch, Pipeline, Source, Stage, hash_of};
+use super::{BodyPath, Fetch, Pipeline, Source, Stage};
 use crate::error::{Error, Result, lower_first};
 use crate::paths::Paths;
 
@@ -112,17 +113,16 @@ impl Run {
         format!("MIRROR42_INPUT_{}", variable.to_ascii_uppercase())
     }
 
-    /// The hash of all that decides what is started: a change makes what it wrote stale.
+    /// All that decides what is started: a change makes what it wrote stale.
     pub fn definition(&self) -> String {
-        let mut parts = vec!["run", &self.program];
-        parts.extend(self.arguments.iter().map(String::as_str));
         // Their order in the file says nothing.
         let with: BTreeMap<&str, &str> = self.with.iter().map(|(name, stage)| (&**name, &**stage)).collect();
-        parts.extend(with.into_iter().flat_map(|(name, stage)| ["with", name, stage]));
-        let mut env: Vec<&str> = self.env.iter().map(String::as_str).collect();
-        env.sort_unstable();
-        parts.extend(env.into_iter().flat_map(|name| ["env", name]));
-        hash_of(&parts)
+        let env: BTreeSet<&str> = self.env.iter().map(String::as_str).collect();
+        line(&[
+            ("run", &format!("{:?}", (&self.program, &self.arguments))),
+            ("with", &format!("{with:?}")),
+            ("env", &format!("{env:?}")),
+        ])
     }
 
     /// What is started: a path for a program that is named by one, else the name, to be found on `PATH`.
@@ -139,7 +139,7 @@ impl Run {
         &self,
         pipeline: &Pipeline,
         stage: &Stage,
-        sha256: impl Fn(&Path) -> Result<Option<String>>,
+        mut sha256: impl FnMut(&Path) -> Result<Option<String>>,
     ) -> Result<(BTreeMap<String, String>, Option<String>)> {
         let mut inputs = BTreeMap::new();
         for (name, path) in self.input_files(pipeline, stage)? {

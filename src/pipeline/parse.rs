@@ -1,5 +1,6 @@
 //! From the text of `pipeline.toml` to a [`Pipeline`]. Every key is read here and nowhere else.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         statement_timeout: or(head.take("statement_timeout"), Value::duration, STATEMENT_TIMEOUT)?,
         api,
         stages,
+        index: HashMap::new(),
         checks,
     };
     head.finish()?;

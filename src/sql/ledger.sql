@@ -1,4 +1,5 @@
--- Run by the loader, inside its transaction, when the database has no table `mirror42.changes`, the newest of these. Expects the
+-- Run by the loader, inside its transaction, when the database has no column `mirror42.run_tables.state`, the newest of
+-- these. Expects the
 -- right to create a schema, and takes what older versions made. Here stands what every load did, for `audit`, `status`,
 -- `validate` and people.
 
@@ -14,6 +15,11 @@ create table if not exists mirror42.runs (
     finished_at timestamptz,
     status      text not null
 );
+alter table mirror42.runs
+    -- By what the load was made, in hashes (docs/formats.md). Null: of exports of another night, or by an older version.
+    add column if not exists definition text,
+    -- Whether the validation after it passed. Null: there was none.
+    add column if not exists valid      boolean;
 create index if not exists runs_started_at on mirror42.runs (started_at);
 
 create table if not exists mirror42.run_tables (
@@ -36,7 +42,9 @@ alter table mirror42.run_tables
     -- Records that were equal to another of their key.
     add column if not exists duplicates bigint not null default 0,
     -- Characters that no column can hold, left out or replaced (`nul` of pipeline.toml).
-    add column if not exists mended     bigint not null default 0;
+    add column if not exists mended     bigint not null default 0,
+    -- What tells the table from one that was made anew since (table_states.sql).
+    add column if not exists state      text;
 
 -- Every row that a load deleted, whole. Neither this nor the next has an index by its key: people look into them now and
 -- then, loads write into them every night.

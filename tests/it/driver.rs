@@ -122,7 +122,11 @@ fn a_second_run_asks_nothing_and_writes_no_row() {
     assert_eq!(simulator.stats()["requests_in_all"], 0);
     assert_eq!(inodes(&space), files);
     assert_eq!(writes(&space), before);
-    assert_eq!(outcome.stdout.matches(" current ").count(), 8, "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.starts_with("nothing to do: 8 stages are current, and the database is as run "),
+        "{}",
+        outcome.stdout
+    );
     // The same answers, fetched again: still no row is written.
     succeed(&space.run("mirror42", &["run", "--force"]));
     assert_eq!(writes(&space), before);
@@ -177,8 +181,8 @@ fn plan_says_why() {
             .replace("{id, name, slug, kind, created_at}", "{id, name, slug, created_at}"),
     );
     let edited = plan(&space);
-    contains(&edited, "01_cursus current the filter or the key changed");
-    contains(&edited, "02_campus current all.json was changed by hand");
+    contains(&edited, "01_cursus current the filter changed");
+    contains(&edited, "02_campus current all.json was edited by hand");
     contains(&edited, "03_achievements 02_campus has other records 02_campus has other records 82");
     contains(&edited, "05_projects current 02_campus has other records");
     contains(
@@ -196,7 +200,8 @@ fn plan_says_how_many_requests_and_how_long() {
         succeed(&outcome);
         let last = |line: &str| line.split("  ").last().unwrap().trim().to_string();
         let mut lines: Vec<String> = outcome.stdout.lines().map(last).skip(2).collect();
-        assert_eq!(lines.remove(8), "Then all tables are loaded and validated.");
+        assert!(lines.remove(8).starts_with("load: "));
+        assert!(lines.remove(8).starts_with("validate: "));
         lines
     };
     let limits = ["--limits", "2/1200"];

@@ -256,7 +256,8 @@ fn a_ledger_of_an_older_version_is_taken_on() {
     space
         .client()
         .batch_execute(
-            "drop table mirror42.changes; alter table mirror42.run_tables drop column duplicates, drop column mended",
+            "drop table mirror42.changes; alter table mirror42.run_tables drop column duplicates, drop column mended, drop column state;
+             alter table mirror42.runs drop column definition, drop column valid",
         )
         .unwrap();
     load(&space);

@@ -41,6 +41,8 @@ mod run_stops;
 mod simulator;
 mod snapshots;
 mod space;
+mod staleness;
+mod staleness_walk;
 mod tidy;
 mod token;
 mod validate;

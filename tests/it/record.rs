@@ -95,8 +95,8 @@ fn a_run_leaves_a_record_of_all_that_it_did() {
             "extract | 03_names | never extracted | 0",
             "fetch | 01_cursus | never fetched whole | 0",
             "fetch | 02_coalitions | never fetched whole | 0",
-            "load | null | asked for | 0",
-            "validate | null | asked for | 0",
+            "load | null | never loaded | 0",
+            "validate | null | after the load | 0",
         ]
     );
     let fetch = step(&record, "fetch", "02_coalitions");
