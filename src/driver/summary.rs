@@ -1,6 +1,6 @@
 //! What a person reads at the end of a run: a table of stages, a table of tables, one sentence.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::loaded::Loaded;
 use super::record::Record;
@@ -51,7 +51,8 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
         (row[0], row[6]) = (format!("{} stages", number(current as u64)), "current".to_string());
         table.add_row(row);
     }
-    Ok(fitting(table))
+    // Records in, MB, seconds.
+    Ok(fitting(table, terminal_width(std::io::stdout()), &[3, 2, 5]))
 }
 
 /// The tables of a load, parents first, as the ledger has them.
@@ -67,16 +68,25 @@ pub fn tables(run: &Run) -> String {
             [entry.table.clone()].into_iter().chain(row).chain([format!("{:.2}", entry.duration_ms as f64 / 1e3)]),
         );
     }
-    fitting(table)
+    // Unchanged, seconds, staged.
+    fitting(table, terminal_width(std::io::stdout()), &[4, 7, 1])
 }
 
-/// The table as text. On a terminal that is too narrow for it, words wrap within their columns, not the lines.
-fn fitting(mut table: Table) -> String {
-    let width = terminal_width(std::io::stdout()).filter(|width| *width >= NARROWEST);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+/// The table as text, no wider than `width`: the columns of `expendable` give way, one after the other. Where that does not
+/// do, words wrap within their columns.
+fn fitting(mut table: Table, width: Option<u16>, expendable: &[usize]) -> String {
+    let Some(width) = width.filter(|width| *width >= NARROWEST) else { return table.trim_fmt() };
+    let mut expendable = expendable.iter();
+    loop {
+        let text = table.trim_fmt();
+        if text.lines().all(|line| line.chars().count() <= usize::from(width)) {
+            return text;
+        }
+        match expendable.next().and_then(|column| table.column_mut(*column)) {
+            Some(column) => drop(column.set_constraint(ColumnConstraint::Hidden)),
+            None => return table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width).trim_fmt(),
+        }
     }
-    table.trim_fmt()
 }
 
 /// The columns of the terminal that this leads to; none if it leads to none.
@@ -163,7 +173,24 @@ pub fn number(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::*;
+
+    #[test]
+    fn a_table_is_no_wider_than_the_terminal() {
+        let text = |width| {
+            let mut table = table(&["Table", "Rows", "Seconds", "Why"], 1..3);
+            table.add_row(["campus_achievements", "20,937", "61.8", "never fetched whole"]);
+            let lines: Vec<String> = fitting(table, width, &[2, 1]).lines().map(str::to_string).collect();
+            (lines[0].clone(), lines.last().cloned().unwrap_or_default())
+        };
+        let whole = " campus_achievements   20,937      61.8   never fetched whole";
+        assert_eq!(text(None).1, whole);
+        assert_eq!(text(Some(80)).1, whole);
+        assert_eq!(text(Some(56)).1, " campus_achievements   20,937   never fetched whole");
+        assert_eq!(text(Some(44)).1, " campus_achievements   never fetched whole");
+        assert_eq!(text(Some(41)).0, " Table                 Why");
+        assert_eq!(text(Some(20)).1, whole, "no terminal is so narrow");
+    }
 
     #[test]
     fn thousands_are_set_apart() {

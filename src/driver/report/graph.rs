@@ -13,12 +13,12 @@ use crate::driver::staleness::span;
 use crate::driver::summary::number;
 use crate::receipt::age_s;
 
-const NODE_WIDTH: f64 = 208.0;
+const NODE_WIDTH: f64 = 232.0;
 const NODE_HEIGHT: f64 = 48.0;
-const COLUMN: f64 = 272.0;
+const COLUMN: f64 = 296.0;
 const ROW: f64 = 64.0;
 /// Of a name: what does not fit is in the title and in the table below.
-const NAME_CHARS: usize = 24;
+const NAME_CHARS: usize = 22;
 
 /// Where the stages stand, in columns and rows from 0, in the order that they came in.
 #[derive(Debug, PartialEq)]
@@ -184,6 +184,6 @@ mod tests {
     #[test]
     fn long_names_are_cut_at_a_character() {
         assert_eq!(short("08_coalitions"), "08_coalitions");
-        assert_eq!(short(&"é".repeat(30)), format!("{}…", "é".repeat(24)));
+        assert_eq!(short(&"é".repeat(30)), format!("{}…", "é".repeat(22)));
     }
 }
