@@ -4,17 +4,24 @@
 
 mod audit;
 mod child;
+mod crontab;
 mod db;
 mod demo;
+mod foreign;
+mod hooks;
 mod loadtest;
+mod nightly;
+mod prometheus;
 mod replay;
 mod requests;
 mod run;
 mod schedule;
 mod snapshots;
 mod staleness;
+mod state;
 mod status;
 mod summary;
+mod systemd;
 
 use std::time::Instant;
 
@@ -27,8 +34,10 @@ use crate::limiter::Limiter;
 use crate::pg::{self, ledger};
 use crate::pipeline::Secret;
 use run::Options;
-use schedule::Targets;
+use schedule::{Schedule, Targets};
 
+/// The verb that is called so, for the lock and for hooks.
+const RUN: &str = "run";
 /// The names of the steps after the stages, as targets of `run`.
 const LOAD: &str = "load";
 const VALIDATE: &str = "validate";
@@ -79,9 +88,21 @@ enum Verb {
     /// Say how old the mirror is and what is in it; fails when it is stale
     Status {
         #[command(flatten)]
+        status: state::StatusArgs,
+        #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
         database: DatabaseArgs,
+    },
+    /// Print the lines of a crontab that make the mirror every night, or put them there
+    Crontab {
+        #[command(subcommand)]
+        verb: Option<crontab::Verb>,
+    },
+    /// Print the units of systemd that make the mirror every night, or put them there
+    Systemd {
+        #[command(flatten)]
+        systemd: systemd::SystemdArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
     Demo {
@@ -150,10 +171,12 @@ pub fn run(args: Args) -> Result<()> {
             let options = Options { environment: environment(&api, None), ..options(&args.common) };
             status::plan(&context, probe.then_some(&options))
         }
-        Verb::Status { api, database } => {
+        Verb::Status { status, api, database } => {
             api.apply(&mut context.pipeline)?;
-            status::status(&context, database.url(&context.secrets).as_ref())
+            state::status(&context, &status, database.url(&context.secrets).as_ref())
         }
+        Verb::Crontab { verb } => crontab::run(&context, &args.common, verb),
+        Verb::Systemd { systemd } => systemd::run(&context, &args.common, systemd),
         Verb::Demo { demo } => run_demo(context, &args.common, &demo),
         Verb::Loadtest { loadtest, database } => {
             loadtest::run(&context, &args.common, &loadtest, database.url(&context.secrets).as_ref())
@@ -176,7 +199,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    Options { jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
+    Options { verb: RUN, jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
 }
 
 /// What the children are told by their environment.
@@ -209,7 +232,7 @@ fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Target
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
-    let lock = run::lock(&context)?;
+    let lock = run::lock(&context, "demo")?;
     if args.remove {
         return demo::remove(&context);
     }
@@ -222,7 +245,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     };
     api.apply(&mut context.pipeline)?;
     let targets = targets_of(&context, &[], true)?;
-    let options = Options { environment: setting.environment(), ..options(common) };
+    let options = Options { verb: "demo", environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
     // The next simulator has another port.
@@ -243,31 +266,50 @@ fn run_and_tell(
     url: Option<&Secret>,
 ) -> Result<()> {
     let started = Instant::now();
-    let _lock = run::lock(context)?;
+    let _lock = run::lock(context, options.verb)?;
     log::info!("run {} begins", options.run_id);
     let done = run::run(context, targets, options);
     match &done {
         Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
         Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
     }
-    let schedule = done?;
-    if common.quiet {
-        return Ok(());
+    let told = done.and_then(|schedule| told(context, common, targets, options, url, &schedule, started));
+    // A demo is nobody's night.
+    if options.verb == RUN {
+        hooks::tell(&context.pipeline, &options.run_id, told.as_deref());
     }
+    let told = told?;
+    if !common.quiet {
+        cli::print(format_args!("{told}"));
+    }
+    Ok(())
+}
+
+/// What a run did, for people; nothing where nobody wants to know.
+fn told(
+    context: &Context,
+    common: &Common,
+    targets: &Targets,
+    options: &Options,
+    url: Option<&Secret>,
+    schedule: &Schedule,
+    started: Instant,
+) -> Result<String> {
+    if common.quiet && context.pipeline.hooks.on_success.is_none() {
+        return Ok(String::new());
+    }
+    let mut parts = Vec::new();
     if !targets.stages.is_empty() {
-        cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
+        parts.push(format!("{}\n", summary::stages(context, schedule)?));
     }
     if targets.load {
         let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
         let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
         let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        cli::print(format_args!(
-            "{}\n\n{}",
-            summary::tables(&run),
-            summary::verdict(&run, started.elapsed(), targets.validate)
-        ));
+        parts.push(format!("{}\n", summary::tables(&run)));
+        parts.push(summary::verdict(&run, started.elapsed(), targets.validate));
     } else if targets.validate {
-        cli::print(format_args!("all checks passed"));
+        parts.push("all checks passed".to_string());
     }
-    Ok(())
+    Ok(parts.join("\n"))
 }

@@ -28,7 +28,7 @@ pub struct ReplayArgs {
 pub fn run(context: &Context, common: &Common, args: &ReplayArgs, guard: &GuardArgs, options: &Options) -> Result<()> {
     let Some(as_of) = args.as_of.as_deref().filter(|_| !args.list) else { return list(context) };
     let pipeline = &context.pipeline;
-    let _lock = run::lock(context)?;
+    let _lock = run::lock(context, "replay")?;
     let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
     let state = pipeline.paths.state();
     files::create_dir(&state)?;

@@ -6,10 +6,12 @@
 
 mod auth;
 mod body_path;
+mod cron_time;
 mod extras;
 mod parse;
 mod secrets;
 mod toml_view;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,8 +25,10 @@ use crate::paths::Paths;
 pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
+pub use cron_time::{CronTime, all as all_values, has as has_value};
 pub use secrets::Secrets;
 pub use toml_view::parse_duration;
+pub use upkeep::{Cron, Hooks, Logs, parse_size};
 
 /// The version of what the stage binaries write; a change makes every stage stale.
 const DATA_FORMAT: u32 = 1;
@@ -57,6 +61,9 @@ pub struct Pipeline {
     pub lock_timeout: Duration,
     /// The longest that one statement of a load takes; zero: as long as it takes.
     pub statement_timeout: Duration,
+    pub hooks: Hooks,
+    pub cron: Cron,
+    pub logs: Logs,
     pub api: Api,
     /// In the order of the file.
     pub stages: Vec<Stage>,
