@@ -11,6 +11,7 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
+use crate::style::{self, Mood};
 use crate::{log as logs, progress};
 
 /// The flags of every binary that works on a pipeline.
@@ -234,8 +235,7 @@ pub fn run_main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> Exi
 
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
 pub fn print(line: std::fmt::Arguments) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    style::print_to_stdout(line);
 }
 
 /// Prints a failure on the standard error, once, and notes it in the log of the step.
@@ -243,7 +243,9 @@ pub fn report(name: &str, error: &Error) {
     logs::note_failure(error);
     match progress::mode() {
         progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
-        progress::Mode::Bars | progress::Mode::Silent => progress::print(&format!("{name}: error: {error}")),
+        progress::Mode::Bars | progress::Mode::Silent => {
+            progress::print(&format!("{name}: {} {error}", style::paint(Mood::Bad, "error:")));
+        }
     }
 }
 

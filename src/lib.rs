@@ -15,7 +15,7 @@
 //! 6. The row stands. [`validate`] looks at the whole: keys, counts, age, and the pipeline's own checks.
 //!
 //! Beside the way: [`token`] and [`rotate`] look after the token and the logs, [`simulate`] is the API on loopback. Under all
-//! of it are [`cli`], [`error`], [`log`], [`progress`] and [`secret`]. ARCHITECTURE.md has the floors of the house and what always holds.
+//! of it are [`cli`], [`error`], [`log`], [`progress`], [`style`] and [`secret`]. ARCHITECTURE.md has the floors of the house and what always holds.
 
 pub mod api;
 pub mod cli;
@@ -38,6 +38,7 @@ pub mod receipt;
 pub mod rotate;
 pub mod secret;
 pub mod simulate;
+pub mod style;
 pub mod token;
 pub mod validate;
 

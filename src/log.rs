@@ -13,6 +13,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::error::{Error, Result, printable};
 use crate::paths::Paths;
 use crate::secret::redact;
+use crate::style::{self, Mood};
 use crate::{files, progress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,6 +57,18 @@ pub fn timestamp(at: jiff::Timestamp) -> String {
 pub fn relay(level: Level, stage: &str, message: &str) {
     if let Some(logger) = LOGGER.get() {
         logger.print(level, stage, message);
+    }
+}
+
+/// Logs a fact of which there may be hundreds in a run. A parent that reads JSON is told only if it asked for all.
+pub fn detail(stage: &str, message: &str) {
+    if progress::mode() != progress::Mode::Events {
+        log::info!(target: stage, "{message}");
+        return;
+    }
+    log::debug!(target: stage, "{message}");
+    if let Some(logger) = LOGGER.get() {
+        logger.write(Level::Info, stage, &printable(&redact(message)));
     }
 }
 
@@ -116,10 +129,15 @@ impl Log for Logger {
 }
 
 fn console_line(level: Level, stage: &str, message: &str) -> String {
-    let time = format!("{:.0}", jiff::Timestamp::now());
+    let now = jiff::Timestamp::now();
+    // A person who watches knows the day, and a line has 80 columns.
+    let time = match progress::mode() {
+        progress::Mode::Bars => now.strftime("%H:%M:%S").to_string(),
+        progress::Mode::Events | progress::Mode::Silent => format!("{now:.0}"),
+    };
     match level {
-        Level::Error => format!("{time} {stage}: error: {message}"),
-        Level::Warn => format!("{time} {stage}: warning: {message}"),
+        Level::Error => format!("{time} {stage}: {} {message}", style::paint(Mood::Bad, "error:")),
+        Level::Warn => format!("{time} {stage}: {} {message}", style::paint(Mood::Warning, "warning:")),
         Level::Info | Level::Debug | Level::Trace => format!("{time} {stage}: {message}"),
     }
 }

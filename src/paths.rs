@@ -104,6 +104,21 @@ impl Paths {
         self.logs().join(format!("{name}.log"))
     }
 
+    /// The records of past runs.
+    pub fn runs(&self) -> PathBuf {
+        self.logs().join("runs")
+    }
+
+    /// What a run did.
+    pub fn run_record(&self, id: &str) -> PathBuf {
+        self.runs().join(format!("{id}.json"))
+    }
+
+    /// What the verb `report` writes.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }

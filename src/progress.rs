@@ -3,12 +3,16 @@
 //! A [`Task`] is one stage's step under way. All that reaches the standard error while tasks run
 //! goes through [`print`], so that lines and bars do not tear each other.
 
-use std::io::{IsTerminal, Write};
+mod bars;
+
+use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+
+use crate::style;
+use bars::{Bar, Bars};
 
 /// How this process shows progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ static SHOW: OnceLock<Show> = OnceLock::new();
 
 struct Show {
     mode: Mode,
-    bars: MultiProgress,
+    bars: Bars,
 }
 
 /// One state of a task, as a child tells it to the driver.
@@ -34,6 +38,9 @@ pub struct Event {
     pub unit: String,
     pub done: u64,
     pub total: Option<u64>,
+    /// Of what is done, where bytes are what is waited for.
+    #[serde(default)]
+    pub size_bytes: u64,
     /// Why it waits, where it does.
     pub note: Option<String>,
     /// The last event of its task.
@@ -42,12 +49,14 @@ pub struct Event {
 
 /// Chooses how progress is shown; the first call decides.
 pub fn init(mode: Mode) {
-    SHOW.get_or_init(|| Show { mode, bars: MultiProgress::new() });
+    SHOW.get_or_init(|| Show { mode, bars: Bars::new() });
 }
 
 /// The mode for a person at a terminal, and for a pipe or a file.
 pub fn mode_of_stderr() -> Mode {
-    if std::io::stderr().is_terminal() { Mode::Bars } else { Mode::Silent }
+    // A terminal that cannot move its cursor gets lines.
+    let moves = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    if std::io::stderr().is_terminal() && moves { Mode::Bars } else { Mode::Silent }
 }
 
 /// How this process shows progress: [`Mode::Events`] means that a program reads the standard error.
@@ -56,15 +65,12 @@ pub fn mode() -> Mode {
 }
 
 fn show() -> &'static Show {
-    SHOW.get_or_init(|| Show { mode: Mode::Silent, bars: MultiProgress::new() })
+    SHOW.get_or_init(|| Show { mode: Mode::Silent, bars: Bars::new() })
 }
 
 /// Prints a line on the standard error, above the bars if there are any.
 pub fn print(line: &str) {
-    let write = || {
-        // Nobody is left to tell when the standard error is gone.
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
-    };
+    let write = || style::print_to_stderr(line);
     match show().mode {
         Mode::Bars => show().bars.suspend(write),
         Mode::Events | Mode::Silent => write(),
@@ -73,7 +79,7 @@ pub fn print(line: &str) {
 
 /// One stage's step under way.
 pub struct Task {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     event: Mutex<(Event, Instant)>,
 }
 
@@ -89,17 +95,25 @@ impl Task {
             unit: unit.to_string(),
             done: 0,
             total,
+            size_bytes: 0,
             note: None,
             finished: false,
         };
-        let task = Task { bar: bar(&event), event: Mutex::new((event, Instant::now())) };
+        let bar = (show().mode == Mode::Bars).then(|| show().bars.add(&event));
+        let task = Task { bar, event: Mutex::new((event, Instant::now())) };
         task.update(true, |_| {});
         task
     }
 
     pub fn add(&self, n: u64) {
+        self.add_sized(n, 0);
+    }
+
+    /// As [`Task::add`], of things that have a size.
+    pub fn add_sized(&self, n: u64, size_bytes: u64) {
         self.update(false, |event| {
             event.done += n;
+            event.size_bytes += size_bytes;
             event.note = None;
         });
     }
@@ -120,9 +134,6 @@ impl Task {
 
     pub fn finish(self) {
         self.update(true, |event| event.finished = true);
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 
     fn update(&self, at_once: bool, change: impl FnOnce(&mut Event)) {
@@ -130,11 +141,7 @@ impl Task {
         let (event, last) = &mut *guard;
         change(event);
         if let Some(bar) = &self.bar {
-            bar.set_position(event.done);
-            if let Some(total) = event.total {
-                bar.set_length(total);
-            }
-            bar.set_message(event.note.clone().unwrap_or_default());
+            bar.show(event);
         } else if show().mode == Mode::Events && (at_once || last.elapsed() >= EVERY) {
             *last = Instant::now();
             print(&serde_json::json!({ "progress": event }).to_string());
@@ -142,16 +149,23 @@ impl Task {
     }
 }
 
-fn bar(event: &Event) -> Option<ProgressBar> {
-    if show().mode != Mode::Bars {
-        return None;
+/// The last line on a terminal: how far the whole run is.
+pub struct Total {
+    line: Option<bars::TotalLine>,
+    /// Steps that were done before it began.
+    given: usize,
+}
+
+impl Total {
+    /// So many steps of all are done from the beginning.
+    pub fn start((given, _): (usize, usize)) -> Total {
+        Total { line: (show().mode == Mode::Bars).then(|| show().bars.total()), given }
     }
-    let bar = ProgressBar::new(event.total.unwrap_or(0)).with_prefix(format!("{:22} {:8}", event.stage, event.step));
-    let template = format!("{{prefix}} {{bar:30}} {{human_pos}}/{{human_len}} {} {{elapsed}} {{msg}}", event.unit);
-    if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+
+    /// So many steps of all are done.
+    pub fn show(&self, (done, all): (usize, usize)) {
+        if let Some(line) = &self.line {
+            line.show(done.saturating_sub(self.given), all.saturating_sub(self.given), show().bars.pages());
+        }
     }
-    let bar = show().bars.add(bar);
-    bar.enable_steady_tick(Duration::from_millis(250));
-    Some(bar)
 }

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result, excerpt};
 use crate::pipeline::Pipeline;
+use crate::style;
 
 /// A mail is sent in this time, or not at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +31,9 @@ pub fn tell(pipeline: &Pipeline, run_id: &str, done: Result<&str, &Error>) {
     };
     let Some(command) = command else { return };
     let text = match done {
-        Ok(summary) => format!("mirror42: run {run_id} of `{}` is done\n\n{}\n", pipeline.name, summary.trim_end()),
+        Ok(summary) => {
+            format!("mirror42: run {run_id} of `{}` is done\n\n{}\n", pipeline.name, style::plain(summary).trim_end())
+        }
         Err(error) => format!("mirror42: run {run_id} of `{}` failed\n\nerror: {error}\n", pipeline.name),
     };
     let exit_code = done.map_or_else(|error| error.kind().exit_code(), |_| 0);

@@ -12,7 +12,9 @@ mod hooks;
 mod loadtest;
 mod nightly;
 mod prometheus;
+mod record;
 mod replay;
+mod report;
 mod requests;
 mod run;
 mod schedule;
@@ -23,16 +25,16 @@ mod status;
 mod summary;
 mod systemd;
 
-use std::time::Instant;
-
 use clap::{Parser, Subcommand};
 
 use crate::cli::{self, ApiArgs, Common, Context, DatabaseArgs, GuardArgs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
-use crate::pg::{self, ledger};
+use crate::log::Format;
+use crate::pg::ledger;
 use crate::pipeline::Secret;
+use record::{Record, Recorder};
 use run::Options;
 use schedule::{Schedule, Targets};
 
@@ -145,6 +147,17 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Write one HTML page: the stages, the last run, what was loaded night after night
+    ///
+    /// The page needs no network: it can be mailed, or put on any web server.
+    Report {
+        #[command(flatten)]
+        report: report::ReportArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// The embedded database by hand
     Db {
         #[command(subcommand)]
@@ -193,6 +206,10 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
+        }
+        Verb::Report { report, api, database } => {
+            api.apply(&mut context.pipeline)?;
+            report::run(&context, &args.common, &report, database.url(&context.secrets).as_ref())
         }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
@@ -251,7 +268,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
-    if !common.quiet {
+    if !common.quiet && common.log_format == Format::Text {
         cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
@@ -265,51 +282,46 @@ fn run_and_tell(
     options: &Options,
     url: Option<&Secret>,
 ) -> Result<()> {
-    let started = Instant::now();
     let _lock = run::lock(context, options.verb)?;
     log::info!("run {} begins", options.run_id);
-    let done = run::run(context, targets, options);
+    let recorder = Recorder::begin(context, targets, options);
+    let done = run::run(context, targets, options, &recorder);
+    let (record, load) = recorder.end(&done, url);
     match &done {
-        Ok(_) => log::info!("run {} done in {:.1} s", options.run_id, started.elapsed().as_secs_f64()),
-        Err(error) => log::info!("run {} failed: {}", options.run_id, error.message()),
+        Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
+        Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
     }
-    let told = done.and_then(|schedule| told(context, common, targets, options, url, &schedule, started));
+    let told = done.and_then(|schedule| told(context, targets, &schedule, &record, load.as_ref()));
     // A demo is nobody's night.
     if options.verb == RUN {
         hooks::tell(&context.pipeline, &options.run_id, told.as_deref());
     }
-    let told = told?;
-    if !common.quiet {
-        cli::print(format_args!("{told}"));
+    if common.quiet {
+        return told.map(drop);
     }
+    if common.log_format == Format::Json {
+        cli::print(format_args!("{}", serde_json::json!(record)));
+        return told.map(drop);
+    }
+    cli::print(format_args!("{}", told?));
     Ok(())
 }
 
-/// What a run did, for people; nothing where nobody wants to know.
+/// What a run did, for people.
 fn told(
     context: &Context,
-    common: &Common,
     targets: &Targets,
-    options: &Options,
-    url: Option<&Secret>,
     schedule: &Schedule,
-    started: Instant,
+    record: &Record,
+    load: Option<&ledger::Run>,
 ) -> Result<String> {
-    if common.quiet && context.pipeline.hooks.on_success.is_none() {
-        return Ok(String::new());
-    }
     let mut parts = Vec::new();
     if !targets.stages.is_empty() {
         parts.push(format!("{}\n", summary::stages(context, schedule)?));
     }
-    if targets.load {
-        let mut client = pg::connect(&context.pipeline.paths, url, "summary")?;
-        let run = ledger::run(&mut client, &context.pipeline, Some(&options.run_id))?;
-        let run = run.ok_or_else(|| Error::failed(format!("load {} is not in the ledger", options.run_id)))?;
-        parts.push(format!("{}\n", summary::tables(&run)));
-        parts.push(summary::verdict(&run, started.elapsed(), targets.validate));
-    } else if targets.validate {
-        parts.push("all checks passed".to_string());
+    if let Some(load) = load {
+        parts.push(format!("{}\n", summary::tables(load)));
     }
+    parts.push(summary::verdict(record));
     Ok(parts.join("\n"))
 }

@@ -32,6 +32,13 @@ pub fn text(state: &State) -> String {
     metrics.one("last_success_timestamp_seconds", "When the last load was done.", time);
     let duration = load.and_then(|load| load.duration_s);
     metrics.one("last_load_duration_seconds", "How long the last load took.", duration);
+    let run = state.last_run.as_ref();
+    let code = run.map(|run| f64::from(run.exit_code));
+    metrics.one("last_run_exit_code", "The exit code of the last run that ended.", code);
+    let time = seconds(run.map(|run| run.ended_at.as_str()));
+    metrics.one("last_run_timestamp_seconds", "When it ended.", time);
+    metrics.one("last_run_duration_seconds", "How long it took.", run.map(|run| run.duration_s));
+    metrics.one("last_run_requests", "How many requests it took.", whole(run.map(|run| run.requests)));
     of_tables(&mut metrics, &state.tables);
     of_stages(&mut metrics, &state.stages);
     metrics.text

@@ -6,13 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::{self, Message, Told};
+use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
 use super::snapshots;
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
-use crate::progress::{self, Task};
+use crate::progress::{self, Task, Total};
 
 /// How the children are to run.
 #[derive(Clone, Debug)]
@@ -29,21 +30,26 @@ pub struct Options {
 }
 
 /// Brings the targets up to date. The run lock is the caller's.
-pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Result<Schedule<'a>> {
+pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, record: &Recorder) -> Result<Schedule<'a>> {
     check_filters(context, targets, options)?;
     let mut schedule = Schedule::new(&context.pipeline, targets)?;
     let mut forced = Forced::begin(context, &schedule)?;
     let (sender, receiver) = channel();
-    let mut runner =
-        Runner { context, options, sender, receiver, running: HashMap::new(), tasks: HashMap::new(), started: 0 };
+    let (running, tasks) = (HashMap::new(), HashMap::new());
+    let mut runner = Runner { context, options, record, sender, receiver, running, tasks, started: 0 };
+    let total = Total::start(schedule.progress());
     let mut failure: Option<Error> = None;
     loop {
         while failure.is_none() && runner.running.len() < options.jobs {
             match schedule.next()? {
-                Some(job) => runner.start(job)?,
+                Some(job) => {
+                    record.started(&job, &schedule);
+                    runner.start(job)?;
+                }
                 None => break,
             }
         }
+        total.show(schedule.progress());
         if runner.running.is_empty() {
             break;
         }
@@ -75,6 +81,7 @@ pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options) -> Re
             }
         }
     }
+    record.decided(&schedule);
     match failure {
         Some(error) => Err(error),
         None => Ok(schedule),
@@ -196,6 +203,7 @@ fn end(program: &str, child: &mut Child, told: Told) -> Result<()> {
 struct Runner<'a> {
     context: &'a Context,
     options: &'a Options,
+    record: &'a Recorder<'a>,
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     /// By number: children's messages may come after the next child has started.
@@ -243,8 +251,9 @@ impl Runner<'_> {
             Message::Ended(number, told) => {
                 self.tasks.retain(|(child, _), _| *child != number);
                 let Some(mut running) = self.running.remove(&number) else { return Ok(None) };
-                end(running.program, &mut running.child, told)?;
-                Ok(Some(running.job))
+                let end = end(running.program, &mut running.child, told);
+                self.record.ended(&running.job, &end);
+                end.map(|()| Some(running.job))
             }
         }
     }

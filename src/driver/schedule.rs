@@ -154,6 +154,28 @@ impl<'a> Schedule<'a> {
         stages.filter_map(|stage| Some((stage, &self.stages.get(stage.name.as_str())?.decided)))
     }
 
+    /// Why a step of a stage (`fetch`, `extract`) runs, in words.
+    pub fn why(&self, stage: &str, what: &str) -> String {
+        let decided = self.stages.get(stage).map(|progress| &progress.decided);
+        let verdict =
+            decided.and_then(|decided| if what == "fetch" { &decided.fetch } else { &decided.extract }.as_ref());
+        verdict.map_or(String::new(), Verdict::to_string)
+    }
+
+    /// Steps that were found to have nothing to do.
+    pub fn current_steps(&self) -> u64 {
+        let decided = self.stages.values().map(|progress| &progress.decided);
+        let verdicts = decided.flat_map(|decided| [&decided.fetch, &decided.extract]).flatten();
+        verdicts.filter(|verdict| verdict.is_current()).count() as u64
+    }
+
+    /// Steps that are done, and all steps.
+    pub fn progress(&self) -> (usize, usize) {
+        let last = [self.load, self.validate].into_iter().filter(|step| *step == Step::Done).count();
+        // What a stage does not have counts as done from the beginning.
+        (self.finished() + last, 2 * self.stages.len() + 2)
+    }
+
     fn set(&mut self, name: &str, change: impl FnOnce(&mut Progress)) {
         if let Some(progress) = self.stages.get_mut(name) {
             change(progress);

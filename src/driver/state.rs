@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::prometheus;
+use super::record::Record;
 use super::run;
 use super::schedule::{self, Decided};
 use super::staleness::span;
@@ -20,6 +21,8 @@ use crate::pg::{self, embedded, ledger};
 use crate::pipeline::{Pipeline, Secret};
 use crate::receipt::{Receipt, age_s};
 
+// Of runs that are under way, or were killed one after the other, there are not so many.
+const MOST_RECORDS: usize = 20;
 const STANDARD_OUTPUT: &str = "-";
 
 #[derive(Args, Clone, Debug)]
@@ -47,6 +50,7 @@ pub struct State {
     /// Why the command fails.
     pub error: Option<String>,
     pub last_load: Option<LastLoad>,
+    pub last_run: Option<LastRun>,
     pub stages: Vec<StageState>,
     pub tables: Vec<TableState>,
 }
@@ -57,6 +61,16 @@ pub struct LastLoad {
     pub started_at: String,
     pub finished_at: Option<String>,
     pub duration_s: Option<f64>,
+}
+
+/// The last run that has come to its end, well or not.
+#[derive(Debug, Serialize)]
+pub struct LastRun {
+    pub run_id: String,
+    pub ended_at: String,
+    pub exit_code: u8,
+    pub duration_s: f64,
+    pub requests: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +149,7 @@ impl State {
             age_s: None,
             error: None,
             last_load: None,
+            last_run: Record::last(&pipeline.paths, MOST_RECORDS)?.into_iter().find_map(LastRun::of),
             stages,
             tables: Vec::new(),
         })
@@ -230,6 +245,18 @@ impl TableState {
             fetched_at: entry.fetched_at.map(text),
             age_s: entry.fetched_at.map(|time| age_s(&time.to_string())),
         }
+    }
+}
+
+impl LastRun {
+    fn of(record: Record) -> Option<LastRun> {
+        Some(LastRun {
+            ended_at: record.ended_at?,
+            exit_code: record.exit_code?,
+            run_id: record.id,
+            duration_s: record.duration_ms as f64 / 1e3,
+            requests: record.requests,
+        })
     }
 }
 

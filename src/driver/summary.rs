@@ -1,20 +1,31 @@
 //! What a person reads at the end of a run: a table of stages, a table of tables, one sentence.
 
-use std::time::Duration;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
-
-use super::schedule::Schedule;
+use super::record::Record;
+use super::schedule::{Decided, Schedule};
 use super::staleness::Verdict;
 use crate::cli::Context;
 use crate::error::Result;
 use crate::pg::ledger::Run;
 use crate::receipt::Receipt;
+use crate::style::{Mood, paint};
+
+/// Stages that had nothing to do, each in a line of its own; more are told in one.
+const MOST_CURRENT: usize = 12;
+/// A terminal of fewer columns has no room for a table whatever is done.
+const NARROWEST: u16 = 40;
 
 /// The stages of a run: what was done, and what came of it.
 pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
     let mut table = table(&["Stage", "Requests", "MB", "Records in", "Records out", "Seconds", "Why"], 1..6);
-    for (stage, decided) in schedule.decisions() {
+    let decisions: Vec<_> = schedule.decisions().collect();
+    let is_current = |decided: &Decided| {
+        [&decided.fetch, &decided.extract].into_iter().flatten().all(|verdict| verdict.is_current())
+    };
+    let current = decisions.iter().filter(|(_, decided)| is_current(decided)).count();
+    let fold = current > MOST_CURRENT;
+    for (stage, decided) in decisions.into_iter().filter(|(_, decided)| !(fold && is_current(decided))) {
         let receipt = Receipt::read_or_new(&context.pipeline.paths, &stage.name)?;
         let ran = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
         let fetch = receipt.fetch.as_ref().filter(|_| ran(&decided.fetch));
@@ -31,7 +42,12 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
             why.map_or("current".to_string(), Verdict::to_string),
         ]);
     }
-    Ok(table.to_string())
+    if fold {
+        let mut row = [const { String::new() }; 7];
+        (row[0], row[6]) = (format!("{} stages", number(current as u64)), "current".to_string());
+        table.add_row(row);
+    }
+    Ok(fitting(table))
 }
 
 /// The tables of a load, parents first, as the ledger has them.
@@ -47,24 +63,44 @@ pub fn tables(run: &Run) -> String {
             [entry.table.clone()].into_iter().chain(row).chain([format!("{:.2}", entry.duration_ms as f64 / 1e3)]),
         );
     }
-    table.to_string()
+    fitting(table)
 }
 
-/// The one sentence.
-pub fn verdict(run: &Run, took: Duration, validated: bool) -> String {
-    let rows: i64 = run.tables.iter().map(|table| table.counts.staged - table.counts.orphans).sum();
-    let orphans: i64 = run.tables.iter().map(|table| table.counts.orphans).sum();
-    let changed =
-        |run: &Run| run.tables.iter().map(|t| t.counts.inserted + t.counts.updated + t.counts.deleted).sum::<i64>();
-    let checks = if validated { "all checks passed" } else { "the load's checks passed" };
-    format!(
-        "{} rows in {} tables, {} changed, {} orphans dropped, {checks}; {:.1} s.",
-        number(rows.unsigned_abs()),
-        run.tables.len(),
-        number(changed(run).unsigned_abs()),
-        number(orphans.unsigned_abs()),
-        took.as_secs_f64()
-    )
+/// The table as text. On a terminal that is too narrow for it, words wrap within their columns, not the lines.
+fn fitting(mut table: Table) -> String {
+    let width = terminal_width(std::io::stdout()).filter(|width| *width >= NARROWEST);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.trim_fmt()
+}
+
+/// The columns of the terminal that this leads to; none if it leads to none.
+fn terminal_width(stream: impl std::os::fd::AsFd) -> Option<u16> {
+    terminal_size::terminal_size_of(stream).map(|(terminal_size::Width(width), _)| width)
+}
+
+/// The one sentence, in green: the run has ended well.
+pub fn verdict(record: &Record) -> String {
+    let count = |n: i64| number(n.unsigned_abs());
+    let checked = record.steps.iter().any(|step| step.what == "validate");
+    let loaded = match record.tables.len() {
+        0 if checked => "all checks passed".to_string(),
+        0 => "up to date".to_string(),
+        tables => format!(
+            "{} rows in {tables} tables, {} changed, {} orphans dropped, {}",
+            count(record.rows),
+            count(record.changed),
+            count(record.orphans),
+            if checked { "all checks passed" } else { "the load's checks passed" }
+        ),
+    };
+    let requests = match record.requests {
+        0 => String::new(),
+        1 => "1 request, ".to_string(),
+        n => format!("{} requests, ", number(n)),
+    };
+    paint(Mood::Good, format_args!("{loaded}; {requests}{:.1} s.", record.duration_ms as f64 / 1e3))
 }
 
 /// A table of ours; the columns of `numbers` are set to the right.

@@ -198,7 +198,7 @@ fn filter_all(pipeline: &Pipeline, source: &Source, each: &[Val], jobs: &mut [Jo
                 }
             }
         }
-        task.add((end - start) as u64);
+        task.add_sized((end - start) as u64, texts.iter().map(|text| text.len() as u64).sum());
         start = end;
     }
     Ok(records_in)

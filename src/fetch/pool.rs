@@ -212,7 +212,7 @@ impl<'a> Work<'a> {
         if let Got::Page(page) = &got {
             files::write(&page_file(folder, job.key.as_deref(), job.ask.number), &page.body)?;
         }
-        task.add(1);
+        task.add_sized(1, if let Got::Page(page) = &got { page.body.len() as u64 } else { 0 });
         let pages = self.take(job, &got)?;
         task.set_total(pages);
         self.changed.notify_all();

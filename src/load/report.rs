@@ -10,6 +10,7 @@ use super::work::Work;
 use crate::cli;
 use crate::error::{Result, printable};
 use crate::files::{self, Layout};
+use crate::log as logs;
 use crate::pg::{failure, ledger};
 
 /// Rows of each kind that are shown of a table.
@@ -181,7 +182,7 @@ pub fn log_deletions(client: &mut Client, plan: &Plan) -> Result<()> {
         let a_line = if rows.len() > KEYS_A_LINE { KEYS_A_LINE } else { 1 };
         for rows in rows.chunks(a_line) {
             let keys = rows.iter().map(|row| deleted_row(row.get(1), row.get(2))).collect::<Vec<_>>();
-            log::info!(target: stage, "deleted from {table}: {}", keys.join(", "));
+            logs::detail(stage, &format!("deleted from {table}: {}", keys.join(", ")));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use postgres::GenericClient;
+use serde::{Deserialize, Serialize};
 
 use super::{failure, quoted};
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub struct RunTable {
     pub fetched_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub staged: i64,
     pub inserted: i64,
@@ -43,6 +44,18 @@ pub struct Counts {
     pub unchanged: i64,
     pub deleted: i64,
     pub orphans: i64,
+}
+
+impl Counts {
+    /// Rows of the table when the load had ended.
+    pub fn rows(&self) -> i64 {
+        self.inserted + self.updated + self.unchanged
+    }
+
+    /// Rows that were written or went.
+    pub fn changed(&self) -> i64 {
+        self.inserted + self.updated + self.deleted
+    }
 }
 
 /// A name for a load that no other has: its time and its process.
@@ -110,6 +123,31 @@ pub fn last_of_each_table(client: &mut impl GenericClient, pipeline: &Pipeline) 
     let query = sql(include_str!("../sql/last_of_each_table.sql"), &pipeline.ledger);
     let rows = client.query(&query, &[&pipeline.name]).map_err(|error| read_failed(&error, &pipeline.ledger))?;
     Ok(rows.iter().map(table_of).collect())
+}
+
+/// The last `limit` loads of the pipeline, the oldest first.
+pub fn last_runs(client: &mut impl GenericClient, pipeline: &Pipeline, limit: u32) -> Result<Vec<Run>> {
+    if !exists(client, pipeline)? {
+        return Ok(Vec::new());
+    }
+    let query = sql(include_str!("../sql/last_runs.sql"), &pipeline.ledger);
+    let rows = client.query(&query, &[&pipeline.name, &i64::from(limit)]);
+    let mut runs: Vec<Run> = Vec::new();
+    for row in rows.map_err(|error| read_failed(&error, &pipeline.ledger))? {
+        let table = table_of(&row);
+        match runs.last_mut().filter(|run| run.id == table.run_id) {
+            Some(run) => run.tables.push(table),
+            None => runs.push(Run {
+                id: table.run_id.clone(),
+                pipeline: pipeline.name.clone(),
+                fetched_at: table.fetched_at,
+                started_at: time(row.get(12)).unwrap_or(Timestamp::UNIX_EPOCH),
+                finished_at: time(row.get(13)),
+                tables: vec![table],
+            }),
+        }
+    }
+    Ok(runs)
 }
 
 fn table_of(row: &postgres::Row) -> RunTable {

@@ -28,6 +28,8 @@ mod loadtest;
 mod login;
 mod paging;
 mod pgbouncer;
+mod record;
+mod report;
 mod resume;
 mod rotate;
 mod simulator;

@@ -107,6 +107,10 @@ fn the_state_is_told_to_people_programs_and_prometheus() {
         assert!((now - 60.0..=now + 1.0).contains(&metric(name, "")), "{name}");
     }
     assert!(metric("last_load_duration_seconds", "") > 0.0);
+    assert!(metric("last_run_duration_seconds", "") > metric("last_load_duration_seconds", ""));
+    assert_eq!(metric("last_run_exit_code", ""), 0.0);
+    assert!(metric("last_run_requests", "") > 80.0);
+    assert_eq!(json["last_run"]["requests"].as_f64(), Some(metric("last_run_requests", "")));
     for table in tables {
         let name = table["table"].as_str().unwrap();
         assert_eq!(metric("table_rows", &format!(",table=\"{name}\"")), table["rows"].as_f64().unwrap());

@@ -18,7 +18,9 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 28] = [
+const CRATES: [(&str, &[&str]); 32] = [
+    ("anstream", &["style"]),
+    ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
@@ -32,6 +34,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("jaq_core", &["extract"]),
     ("jaq_json", &["extract"]),
     ("jaq_std", &["extract"]),
+    ("maud", &["driver"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "files", "limiter", "pg"]),
@@ -42,6 +45,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("rustls_native_certs", &["pg"]),
     ("sha2", &["diff", "driver", "export", "files", "pipeline"]),
     ("strsim", &["pipeline", "simulate"]),
+    ("terminal_size", &["driver"]),
     ("tokio", &["simulate"]),
     ("tokio_postgres_rustls", &["pg"]),
     ("toml", &["pipeline", "simulate"]),
