@@ -3,6 +3,7 @@
 CARGO_BIN = $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PATH := $(CARGO_BIN):$(PATH)
 PREFIX ?= /usr/local
+SHARE = $(PREFIX)/share
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help demo test build install bench bench-load chaos chaos-fetch mutants setup clean
@@ -11,10 +12,10 @@ help:
 	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
 	@echo 'make test      format, lints and all tests'
 	@echo 'make build     release binaries in $(RELEASE)/'
-	@echo 'make install   the binaries into $(PREFIX)/bin (PREFIX=...)'
+	@echo 'make install   the binaries into $(PREFIX)/bin, man pages and completions into $(PREFIX)/share (PREFIX=...)'
 	@echo 'make bench     how long the quick demo and the extraction take, after make bench-load'
 	@echo 'make bench-load  how long a load takes, beside psql with ready files (8 minutes)'
-	@echo 'make chaos     fetches and loads killed and cut off 200 times each, after make chaos-fetch'
+	@echo 'make chaos     fetches, loads and whole runs killed and cut off 200 times each and more, after make chaos-fetch'
 	@echo 'make chaos-fetch  whole runs against a server that misbehaves at random (half an hour)'
 	@echo 'make mutants   loaders with one thing broken, each of which a test must find (half an hour)'
 	@echo 'make setup     Rust, a C compiler and a Postgres server, where they are missing'
@@ -38,6 +39,15 @@ install:
 	for binary in src/bin/*.rs; do \
 	    install -m 755 "$(RELEASE)/$$(basename "$$binary" .rs)" '$(DESTDIR)$(PREFIX)/bin/' || exit 1; \
 	done
+	$(RELEASE)/mirror42 man '$(DESTDIR)$(SHARE)/man/man1'
+	install -d '$(DESTDIR)$(SHARE)/bash-completion/completions' '$(DESTDIR)$(SHARE)/zsh/site-functions' \
+	    '$(DESTDIR)$(SHARE)/fish/vendor_completions.d'
+	for name in $$(basename -s .rs src/bin/*.rs); do \
+	    completions() { $(RELEASE)/mirror42 completions "$$1" "$$name" > "$(DESTDIR)$(SHARE)/$$2"; }; \
+	    completions bash "bash-completion/completions/$$name" && \
+	    completions zsh "zsh/site-functions/_$$name" && \
+	    completions fish "fish/vendor_completions.d/$$name.fish" || exit 1; \
+	done
 
 bench: bench-load
 	@scripts/bench.sh $(RELEASE)
@@ -49,7 +59,7 @@ bench-load: build
 chaos: chaos-fetch
 	cargo test --locked --test it -- --ignored --exact --nocapture \
 	    resume::campaign_of_200_kills load_kills::campaign_of_200_kills_and_200_cuts \
-	    load_kills::campaign_of_100_full_disks
+	    load_kills::campaign_of_100_full_disks run_kills::campaign_of_300_kills
 
 chaos-fetch:
 	@scripts/setup.sh test

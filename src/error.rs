@@ -28,7 +28,8 @@ pub enum Kind {
     Guard,
     /// Validation failed: exit code 5.
     Invalid,
-    /// The API's limits allow no more for now; the run can be resumed: exit code 75, `EX_TEMPFAIL` of sysexits.h.
+    /// The API's limits allow no more for now, or a signal stopped it; the run can be resumed: exit code 75, `EX_TEMPFAIL`
+    /// of sysexits.h.
     Later,
     /// Another session of the database was in the way, and the same may well pass once more: exit code 1.
     Conflict,
@@ -106,7 +107,7 @@ impl Error {
         Error::new(Kind::Invalid, message)
     }
 
-    /// The API's limits allow no more for now (exit code 75): the run can be resumed.
+    /// The API's limits allow no more for now, or a signal stopped it (exit code 75): the run can be resumed.
     pub fn later(message: impl Into<String>) -> Error {
         Error::new(Kind::Later, message)
     }
@@ -119,6 +120,11 @@ impl Error {
     /// A value that must be unique is that of another row (exit code 1).
     pub fn taken(message: impl Into<String>) -> Error {
         Error::new(Kind::Taken, message)
+    }
+
+    /// Any kind, where it is that of something else.
+    pub fn of_kind(kind: Kind, message: impl Into<String>) -> Error {
+        Error::new(kind, message)
     }
 
     /// The error of a child process, which told its parts in JSON ([`Error::to_json`]) and its kind
@@ -163,6 +169,10 @@ impl Error {
 
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    pub fn details(&self) -> &[String] {
+        &self.0.detail
     }
 
     /// Where it happened, if that is known.

@@ -4,6 +4,10 @@
 //! looks for, flushed to the disk, and renamed. A killed process leaves at most such a temporary
 //! file, which the next writer of the same folder removes ([`sweep`]).
 
+mod held;
+
+pub use held::held_by;
+
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -148,7 +152,7 @@ impl ReservedFile {
 }
 
 /// A file beside `target`, readable by its owner only.
-fn temporary(target: &Path) -> Result<NamedTempFile> {
+pub fn temporary(target: &Path) -> Result<NamedTempFile> {
     let folder = target.parent().unwrap_or(Path::new("."));
     create_dir(folder)?;
     let file = tempfile::Builder::new().prefix(&temporary_prefix(target)).tempfile_in(folder);

@@ -79,6 +79,15 @@ pub fn note_failure(error: &Error) {
     }
 }
 
+/// Writes a line into the log of the step; the standard error has it with `--verbose` only.
+pub fn note(message: &str) {
+    if let Some(logger) = LOGGER.get() {
+        let message = printable(&redact(message)).to_string();
+        logger.print(Level::Debug, logger.step, &message);
+        logger.write(Level::Info, logger.step, &message);
+    }
+}
+
 impl Logger {
     fn write(&self, level: Level, stage: &str, message: &str) {
         let line = format!("{} {level:5} {stage}: {message}\n", now());

@@ -46,12 +46,12 @@ impl Paths {
         self.stage(stage).join("stage.json")
     }
 
-    /// The answers of the API, as received; only whole series of pages stand here.
+    /// The answers of the API, as received; only whole series of pages stand here. Or what a program wrote.
     pub fn pages(&self, stage: &str) -> PathBuf {
         self.stage(stage).join("pages")
     }
 
-    /// Where a fetch gathers pages until its series are whole.
+    /// Where pages gather until all of them are there.
     pub fn pages_under_way(&self, stage: &str) -> PathBuf {
         self.stage(stage).join("pages.new")
     }

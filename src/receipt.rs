@@ -8,16 +8,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::{self, Layout};
 use crate::paths::Paths;
+use crate::pipeline::{Pipeline, Stage};
 
 const VERSION: u32 = 2;
 
-/// One stage's receipt. `fetch` is there for stages that fetch, `extract` once the filter has run.
+/// One stage's receipt. `fetch` is there for stages that fetch, `run` for those with a program, `extract` once the filter
+/// has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     version: u32,
     pub stage: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetch: Option<FetchReceipt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunReceipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extract: Option<ExtractReceipt>,
 }
@@ -123,12 +127,49 @@ impl Series {
     }
 }
 
+/// What a program has read and written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReceipt {
+    /// [`crate::pipeline::Run::definition`] at the time.
+    pub definition: String,
+    /// SHA-256 of the exports that it was given, by stage.
+    pub inputs: BTreeMap<String, String>,
+    /// SHA-256 of the files among its `inputs`, by name.
+    pub files: BTreeMap<String, String>,
+    /// SHA-256 of the program, where it is a file below the pipeline's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// UTC, RFC 3339.
+    pub started_at: String,
+    pub finished_at: String,
+    pub duration_ms: u64,
+    pub records: u64,
+    pub size_bytes: u64,
+    pub pages: Vec<OutputPage>,
+}
+
+/// A part of what a program wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputPage {
+    pub records: u64,
+    pub size_bytes: u64,
+    pub sha256: String,
+}
+
+impl RunReceipt {
+    /// One hash for all pages, in order.
+    pub fn pages_hash(&self) -> String {
+        let hashes: Vec<&str> = self.pages.iter().map(|page| page.sha256.as_str()).collect();
+        files::sha256_of(hashes.join(" ").as_bytes())
+    }
+}
+
 /// What the filter made of the pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractReceipt {
     /// [`crate::pipeline::Stage::extract_definition`] at the time.
     pub definition: String,
-    /// Hashes of what was read, by stage: of a source its pages ([`FetchReceipt::pages_hash`], under
+    /// Hashes of what was read, by stage: of a source its pages ([`Receipt::pages_hash`], under
     /// `pages/STAGE`), of an export its `all.json`.
     pub inputs: BTreeMap<String, String>,
     /// UTC, RFC 3339.
@@ -167,9 +208,38 @@ impl Receipt {
         }
     }
 
+    /// The run part of a stage's receipt, or an error that says what to run.
+    pub fn of_run(paths: &Paths, stage: &str) -> Result<RunReceipt> {
+        Receipt::read(paths, stage)?.and_then(|receipt| receipt.run).ok_or_else(|| {
+            Error::failed(format!("the program of stage `{stage}` has not run"))
+                .at(paths.shown(&paths.receipt(stage)))
+                .hint(format!("Run `mirror42-exec {stage}`, or `mirror42 run`."))
+        })
+    }
+
+    /// One hash for all pages, whether they were fetched or a program wrote them; none if there are none.
+    pub fn pages_hash(&self) -> Option<String> {
+        let fetched = self.fetch.as_ref().map(FetchReceipt::pages_hash);
+        fetched.or_else(|| self.run.as_ref().map(RunReceipt::pages_hash))
+    }
+
+    /// How old the data of `stage` is: the oldest start of a fetch, or of a program that reads what grows old, among all
+    /// that it was made from. What comes from files alone is of now; none: not known.
+    pub fn data_of(pipeline: &Pipeline, stage: &Stage) -> Result<Option<String>> {
+        let mut oldest = None;
+        for aging in pipeline.aging(stage)? {
+            let receipt = Receipt::read(&pipeline.paths, &aging.name)?;
+            let fetched = receipt.as_ref().and_then(|receipt| Some(&receipt.fetch.as_ref()?.started_at));
+            let started = fetched.or(receipt.as_ref().and_then(|receipt| Some(&receipt.run.as_ref()?.started_at)));
+            let Some(started) = started.cloned() else { return Ok(None) };
+            oldest = Some(oldest.map_or(started.clone(), |oldest: String| oldest.min(started)));
+        }
+        Ok(oldest.or_else(|| Some(crate::log::now())))
+    }
+
     /// The receipt of a stage to write a part of anew.
     pub fn read_or_new(paths: &Paths, stage: &str) -> Result<Receipt> {
-        let new = || Receipt { version: VERSION, stage: stage.to_string(), fetch: None, extract: None };
+        let new = || Receipt { version: VERSION, stage: stage.to_string(), fetch: None, run: None, extract: None };
         Ok(Receipt::read(paths, stage)?.unwrap_or_else(new))
     }
 

@@ -1,7 +1,7 @@
 //! The driver. Reads `pipeline.toml` and the receipts under `exports/`; runs the stage binaries
 //! beside it. Exit codes: 0 done or nothing to do, 1 a stage failed, 2 usage or pipeline.toml,
-//! 3 another run holds the lock, 4 the deletion guard stopped it, 5 validation failed, 75 run again
-//! later: the API allows no more for now.
+//! 3 another run holds the lock, 4 the deletion guard stopped it, 5 validation failed, 75 run again:
+//! the API allows no more for now, or a signal stopped it.
 
 use std::process::ExitCode;
 

@@ -1,13 +1,15 @@
 //! What is compared or loaded: each stage with its export, its receipt and its table; and the messages that name a
 //! place in an export.
 
+use std::collections::BTreeMap;
+
 use crate::codec::{Remedy, Wrong, shown_key};
 use crate::error::{Error, Result, excerpt};
 use crate::export;
 use crate::paths::Paths;
 use crate::pg::catalog::{self, ForeignKey, Table};
 use crate::pipeline::{Nul, Pipeline, Stage};
-use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt};
+use crate::receipt::{FetchReceipt, Receipt};
 
 /// Of a record in a message.
 const SHOWN_CHARS: usize = 300;
@@ -43,12 +45,12 @@ pub enum Trust {
 }
 
 /// What an export was made from that is another by now: pages that were fetched again, an export that was made again.
-fn other_input(paths: &Paths, extract: &ExtractReceipt) -> Option<String> {
+fn other_input(paths: &Paths, inputs: &BTreeMap<String, String>) -> Option<String> {
     let current = |name: &str| match name.strip_prefix("pages/") {
-        Some(stage) => Some(Receipt::read(paths, stage).ok()??.fetch?.pages_hash()),
+        Some(stage) => Receipt::read(paths, stage).ok()??.pages_hash(),
         None => Some(Receipt::read(paths, name).ok()??.extract?.sha256),
     };
-    extract.inputs.iter().find(|(name, hash)| current(name).as_ref() != Some(hash)).map(|(name, _)| format!("`{name}`"))
+    inputs.iter().find(|(name, hash)| current(name).as_ref() != Some(hash)).map(|(name, _)| format!("`{name}`"))
 }
 
 impl<'a> Export<'a> {
@@ -92,12 +94,14 @@ impl<'a> Export<'a> {
             });
         }
         let (source, _) = pipeline.source_of(stage)?;
-        let fetch = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.fetch);
-        if let Some(other) = extract.as_ref().filter(|_| trust == Trust::Receipts).and_then(|e| other_input(paths, e)) {
+        let raw = Receipt::read(paths, &source.name)?.filter(|_| trust == Trust::Receipts);
+        let (fetch, run) = raw.map_or((None, None), |receipt| (receipt.fetch, receipt.run));
+        let read = extract.iter().filter(|_| trust == Trust::Receipts).map(|extract| &extract.inputs);
+        if let Some(other) = read.chain(run.iter().map(|run| &run.inputs)).find_map(|read| other_input(paths, read)) {
             return missing(&format!("was made from another {other} than is there now"))
                 .map_err(|error| error.hint("Run `mirror42 run`: to load it would mix two nights."));
         }
-        if let Some(what) = fetch.as_ref().filter(|_| trust == Trust::Receipts).and_then(FetchReceipt::lacks) {
+        if let Some(what) = fetch.as_ref().and_then(FetchReceipt::lacks) {
             return missing(&format!("was made from pages of `{}` that are not whole: {what}", source.name))
                 .map_err(|error| error.hint(format!("Run `mirror42-fetch {}`, or `mirror42 run`.", source.name)));
         }
@@ -107,7 +111,7 @@ impl<'a> Export<'a> {
             table,
             records: extract.as_ref().map(|extract| extract.records_out),
             expected_sha256: extract.map(|extract| extract.sha256).filter(|_| trust == Trust::Receipts),
-            fetched_at: fetch.map(|fetch| fetch.started_at),
+            fetched_at: Receipt::data_of(pipeline, stage)?,
         })
     }
 

@@ -12,6 +12,7 @@ use super::foreign::{self, Ended};
 use super::nightly::{self, Place};
 use crate::cli::{self, Common, Context};
 use crate::error::{Error, Result};
+use crate::manual;
 
 const BEGIN: &str = "# mirror42 begin ";
 const END: &str = "# mirror42 end ";
@@ -19,8 +20,10 @@ const END: &str = "# mirror42 end ";
 #[derive(Subcommand, Clone, Copy, Debug)]
 pub enum Verb {
     /// Put the lines into the crontab of this user, or in the place of those that are there
+    #[command(after_long_help = manual::examples(&[("After a change of the times", "mirror42 crontab install")]))]
     Install,
     /// Take them out again
+    #[command(after_long_help = manual::examples(&[("Before the folder goes", "mirror42 crontab uninstall")]))]
     Uninstall,
 }
 

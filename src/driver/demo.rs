@@ -1,6 +1,7 @@
 //! The whole mirror on this machine: the simulator as the API, the embedded server as the database.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use clap::Args;
@@ -114,7 +115,8 @@ fn has_exports(context: &Context) -> bool {
 fn start_simulator(options: &[String]) -> Result<Simulator> {
     let mut command = Command::new(child::program("mirror42-simulate")?);
     command.args(["serve", "--port", "0", "--until-stdin-closes"]).args(options);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // A ^C is for the driver, which needs it until its children have ended.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     let failed = |cause: std::io::Error| Error::failed(format!("could not start the simulator: {cause}"));
     let mut child = command.spawn().map_err(failed)?;
     let mut line = String::new();

@@ -1,7 +1,8 @@
 //! `on_success` and `on_failure` of pipeline.toml: a program that is told how a run ended.
 //!
 //! It gets the summary on its standard input, and is never the run's business: what it does wrong is a warning. It is not
-//! started when the run did not begin, since another one holds the lock and has its own end to tell.
+//! started when the run did not begin, since another one holds the lock and has its own end to tell; nor when a signal
+//! stopped the run, which then has two seconds to end.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result, excerpt};
 use crate::pipeline::Pipeline;
-use crate::style;
+use crate::{process, style};
 
 /// A mail is sent in this time, or not at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,12 +60,13 @@ fn run(
     // Files rather than pipes: who leaves a process behind, or reads nothing, holds up nobody.
     let printed = tempfile::tempfile().map_err(|cause| format!("could not be given a file: {cause}"))?;
     let given = |file: &File| file.try_clone().map_err(|cause| format!("could not be given a file: {cause}"));
-    let mut process = Command::new(path_of(program, folder));
-    process.args(arguments).current_dir(folder).process_group(0);
-    process.envs(variables.iter().copied()).env("MIRROR42_PIPELINE", &file);
-    process.stdin(summary_file(text).map_err(|cause| format!("could not be given the summary: {cause}"))?);
-    process.stdout(given(&printed)?).stderr(given(&printed)?);
-    let mut child = process.spawn().map_err(|cause| format!("could not be started: {cause}"))?;
+    let mut hook = Command::new(path_of(program, folder));
+    hook.args(arguments).current_dir(folder).process_group(0);
+    hook.envs(variables.iter().copied()).env("MIRROR42_PIPELINE", &file);
+    hook.stdin(summary_file(text).map_err(|cause| format!("could not be given the summary: {cause}"))?);
+    hook.stdout(given(&printed)?).stderr(given(&printed)?);
+    process::die_with_parent(&mut hook);
+    let mut child = hook.spawn().map_err(|cause| format!("could not be started: {cause}"))?;
     let id = child.id();
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(child.wait()));

@@ -2,21 +2,31 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod aside;
 mod audit;
 mod child;
+mod children;
+mod command_line;
 mod crontab;
 mod db;
 mod demo;
+mod doctor;
+mod failures;
+mod flags;
 mod foreign;
+mod graph;
 mod hooks;
+mod init;
 mod loadtest;
 mod nightly;
+mod own;
 mod prometheus;
 mod record;
 mod replay;
 mod report;
 mod requests;
 mod run;
+mod sample;
 mod schedule;
 mod snapshots;
 mod staleness;
@@ -32,8 +42,11 @@ use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
 use crate::log::Format;
+use crate::manual;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
+use crate::stop;
+use flags::RunArgs;
 use record::{Record, Recorder};
 use run::Options;
 use schedule::{Schedule, Targets};
@@ -47,15 +60,29 @@ const VALIDATE: &str = "validate";
 /// Keeps a Postgres database an exact, read-only mirror of a paged REST API
 ///
 /// Exit codes: 0 done, or nothing to do; 1 a stage failed; 2 usage or pipeline.toml; 3 another run
-/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, run again
-/// later.
+/// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
+/// signal stopped it: run again.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42", version)]
+#[command(name = "mirror42")]
+#[command(after_long_help = manual::examples(&[
+    ("See all of it on this machine, in seconds", "mirror42 demo --quick"),
+    ("What would run, and why?", "mirror42 plan"),
+    ("Bring the mirror up to date", "mirror42 run"),
+    ("How old is it?", "mirror42 status"),
+]))]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: AnyVerb,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum AnyVerb {
+    #[command(flatten)]
+    OnTheMirror(Verb),
+    #[command(flatten)]
+    Aside(aside::Verb),
 }
 
 #[derive(Subcommand, Debug)]
@@ -64,22 +91,25 @@ enum Verb {
     ///
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
+    #[command(after_long_help = manual::examples(&[
+        ("As cron does, every night", "mirror42 run -q"),
+        ("One export, with what it needs", "mirror42 run 06_campus_projects"),
+        ("Fetch one again, and load", "mirror42 run 08_coalitions load --force"),
+        ("All from the beginning, two processes at a time", "mirror42 run --force -j 2"),
+    ]))]
     Run {
-        /// Stages, `load` or `validate`
-        #[arg(value_name = "STAGE")]
-        targets: Vec<String>,
-        /// Do the named stages (or all) again whatever their receipts say
-        #[arg(long)]
-        force: bool,
-        /// Processes at a time
-        #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-        jobs: u16,
+        #[command(flatten)]
+        run: RunArgs,
         #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
         database: DatabaseArgs,
     },
     /// Say for every stage what would run and why, how many requests that takes, and how long
+    #[command(after_long_help = manual::examples(&[
+        ("By what earlier fetches took", "mirror42 plan"),
+        ("Ask the API where there was none", "mirror42 plan --probe"),
+    ]))]
     Plan {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
@@ -88,6 +118,11 @@ enum Verb {
         api: ApiArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
+    #[command(after_long_help = manual::examples(&[
+        ("For people", "mirror42 status"),
+        ("For a monitor", "mirror42 status > /dev/null || echo stale"),
+        ("For node_exporter", "mirror42 status --prometheus /var/lib/node_exporter/mirror42.prom"),
+    ]))]
     Status {
         #[command(flatten)]
         status: state::StatusArgs,
@@ -97,16 +132,29 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Print the lines of a crontab that make the mirror every night, or put them there
+    #[command(after_long_help = manual::examples(&[
+        ("To look at", "mirror42 crontab"),
+        ("For this user's cron", "mirror42 crontab install"),
+    ]))]
     Crontab {
         #[command(subcommand)]
         verb: Option<crontab::Verb>,
     },
     /// Print the units of systemd that make the mirror every night, or put them there
+    #[command(after_long_help = manual::examples(&[
+        ("To look at", "mirror42 systemd"),
+        ("For this user's systemd", "mirror42 systemd install"),
+    ]))]
     Systemd {
         #[command(flatten)]
         systemd: systemd::SystemdArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
+    #[command(after_long_help = manual::examples(&[
+        ("With the limit of the real API, in a minute", "mirror42 demo"),
+        ("A day later, without it", "mirror42 demo --next-day --quick"),
+        ("Forget it", "mirror42 demo --remove"),
+    ]))]
     Demo {
         #[command(flatten)]
         demo: demo::DemoArgs,
@@ -115,6 +163,10 @@ enum Verb {
     ///
     /// Synthetic exports are loaded into a scratch schema of the database, which is dropped in the end. Nothing of
     /// the mirror is read or changed.
+    #[command(after_long_help = manual::examples(&[
+        ("Ten times the mirror of 42, five runs", "mirror42 loadtest"),
+        ("A million rows, for a program", "mirror42 loadtest --rows 1000000 --runs 3 --json"),
+    ]))]
     Loadtest {
         #[command(flatten)]
         loadtest: loadtest::LoadtestArgs,
@@ -132,6 +184,11 @@ enum Verb {
     /// Load the exports of a past night again, through the same loader and guard
     ///
     /// Asks nothing of the API. The next `run` puts the database back to the present.
+    #[command(after_long_help = manual::examples(&[
+        ("Which nights are kept?", "mirror42 replay --list"),
+        ("What would one of them change?", "mirror42 replay --as-of 2026-11-23 --dry-run"),
+        ("Load it", "mirror42 replay --as-of 2026-11-23"),
+    ]))]
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
@@ -140,7 +197,26 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Check that all is there that a night needs, one line a check, with a remedy for what is not
+    ///
+    /// Asks the API for a token and one record, and looks at the database, folders, disk, clock, timetable and last run.
+    /// Exit codes: 0 nothing failed, 1 a check failed; a warning is no failure.
+    Doctor {
+        #[command(flatten)]
+        doctor: doctor::DoctorArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Say what was deleted and changed, when, and by which run
+    #[command(after_long_help = manual::examples(&[
+        ("Of one table, in the last week", "mirror42 audit projects --since 7d"),
+        ("One row of a table with a key of two columns",
+            "mirror42 audit campus_projects --key campus_id=21 --key project_id=1332"),
+        ("Every key that was ever deleted, for a program",
+            "mirror42 audit --limit 0 --json | jq -c 'select(.deleted) | [.table, .key]'"),
+    ]))]
     Audit {
         #[command(flatten)]
         audit: audit::AuditArgs,
@@ -158,7 +234,19 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Propose a new pipeline folder for another API, from the addresses of its indexes
+    ///
+    /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
+    /// and yours to edit. What is there already is never overwritten.
+    Init {
+        #[command(flatten)]
+        init: init::InitArgs,
+    },
     /// The embedded database by hand
+    #[command(after_long_help = manual::examples(&[
+        ("A session on the mirror, wherever it is", "mirror42 db psql"),
+        ("For another client", "psql \"$(mirror42 db url)\""),
+    ]))]
     Db {
         #[command(subcommand)]
         verb: db::Verb,
@@ -168,15 +256,37 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let verb = match args.verb {
+        AnyVerb::Aside(verb) => return aside::run(&verb, &args.common),
+        AnyVerb::OnTheMirror(verb) => verb,
+    };
+    // These two work where there is no pipeline yet, or none that can be read.
+    match &verb {
+        Verb::Init { init } => {
+            args.common.begin_telling();
+            return init::run(&args.common, init);
+        }
+        Verb::Doctor { doctor, api, database } => {
+            args.common.begin_telling();
+            let options = Options { environment: environment(api, None), ..options(&args.common) };
+            return doctor::run(&args.common, doctor, api, database.database_url.as_deref(), options);
+        }
+        _ => {}
+    }
     let mut context = args.common.open("run")?;
-    match args.verb {
-        Verb::Run { targets, force, jobs, api, database } => {
+    match verb {
+        Verb::Run { run, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             demo::leave(&context)?;
-            let targets = targets_of(&context, &targets, force)?;
-            let options =
-                Options { jobs: jobs.into(), environment: environment(&api, url.as_ref()), ..options(&args.common) };
+            let options = Options {
+                jobs: run.jobs.into(),
+                keep_going: run.keep_going,
+                dry_run: run.dry_run,
+                environment: environment(&api, url.as_ref()),
+                ..options(&args.common)
+            };
+            let targets = run.targets(&context)?;
             run_and_tell(&context, &args.common, &targets, &options, url.as_ref())
         }
         Verb::Plan { probe, api } => {
@@ -204,6 +314,8 @@ pub fn run(args: Args) -> Result<()> {
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
         }
+        // Done above.
+        Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
@@ -216,7 +328,15 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn options(common: &Common) -> Options {
-    Options { verb: RUN, jobs: 8, environment: Vec::new(), verbose: common.verbose, run_id: ledger::new_run_id() }
+    Options {
+        verb: RUN,
+        jobs: 8,
+        keep_going: false,
+        dry_run: false,
+        environment: Vec::new(),
+        verbose: common.verbose,
+        run_id: ledger::new_run_id(),
+    }
 }
 
 /// What the children are told by their environment.
@@ -225,27 +345,10 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
         ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
+        ("MIRROR42_TRIES", api.tries.map(|tries| tries.to_string())),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-fn targets_of(context: &Context, names: &[String], force: bool) -> Result<Targets> {
-    let named = |step: &str| names.iter().any(|name| name == step);
-    let mut stages: Vec<String> =
-        names.iter().filter(|name| ![LOAD, VALIDATE].contains(&name.as_str())).cloned().collect();
-    for name in &stages {
-        context.pipeline.known_stage(name)?;
-    }
-    let named_stages = stages.clone();
-    if names.is_empty() || named(LOAD) {
-        stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
-    }
-    let mut forced = run::remembered(context)?;
-    if force {
-        forced.extend(if named_stages.is_empty() { stages.clone() } else { named_stages });
-    }
-    Ok(Targets { stages, forced, load: names.is_empty() || named(LOAD), validate: names.is_empty() || named(VALIDATE) })
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
@@ -261,7 +364,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
         ..ApiArgs::default()
     };
     api.apply(&mut context.pipeline)?;
-    let targets = targets_of(&context, &[], true)?;
+    let targets = flags::all_anew(&context)?;
     let options = Options { verb: "demo", environment: setting.environment(), ..options(common) };
     let url = Secret::new(setting.database_url.clone());
     let done = run_and_tell(&context, common, &targets, &options, Some(&url));
@@ -285,15 +388,21 @@ fn run_and_tell(
     let _lock = run::lock(context, options.verb)?;
     log::info!("run {} begins", options.run_id);
     let recorder = Recorder::begin(context, targets, options);
-    let done = run::run(context, targets, options, &recorder);
+    let done = run::run(context, targets, options, &recorder)
+        .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
     let (record, load) = recorder.end(&done, url);
     match &done {
         Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
         Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
     }
-    let told = done.and_then(|schedule| told(context, targets, &schedule, &record, load.as_ref()));
-    // A demo is nobody's night.
-    if options.verb == RUN {
+    if let Ok((_, Some(printed))) = &done
+        && common.log_format == Format::Text
+    {
+        cli::print(format_args!("{}", printed.trim_end()));
+    }
+    let told = done.and_then(|(schedule, _)| told(context, targets, &schedule, &record, load.as_ref()));
+    // A demo is nobody's night, and who has stopped a run knows of it.
+    if options.verb == RUN && !options.dry_run && !stop::is_asked() {
         hooks::tell(&context.pipeline, &options.run_id, told.as_deref());
     }
     if common.quiet {

@@ -75,7 +75,7 @@ fn of_stages(metrics: &mut Metrics, stages: &[StageState]) {
     );
     metrics.many(
         "stage_fetch_timestamp_seconds",
-        "When the last fetch of the stage began.",
+        "When the last fetch of the stage, or its program, began.",
         each(|stage| seconds(stage.fetched_at.as_deref())),
     );
 }

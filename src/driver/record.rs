@@ -65,7 +65,7 @@ pub struct Record {
 /// One step of one stage, or the load, or the validation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
-    /// `fetch`, `extract`, `load`, `validate`.
+    /// `fetch`, `exec`, `extract`, `load`, `validate`.
     pub what: String,
     pub stage: Option<String>,
     /// Why it ran, as `plan` says it.
@@ -162,7 +162,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// A job has ended so.
-    pub fn ended(&self, job: &Job, end: &Result<()>) {
+    pub fn ended<T>(&self, job: &Job, end: &Result<T>) {
         let (what, stages) = parts(job);
         let mut state = self.state.borrow_mut();
         let mine = |step: &&mut Step| {
@@ -267,13 +267,14 @@ impl Record {
 fn parts(job: &Job) -> (&'static str, Vec<&str>) {
     match job {
         Job::Fetch(stage) => ("fetch", vec![stage]),
+        Job::Exec(stage) => ("exec", vec![stage]),
         Job::Extract(stages) => ("extract", stages.iter().map(String::as_str).collect()),
         Job::Load => (LOAD, Vec::new()),
         Job::Validate => (VALIDATE, Vec::new()),
     }
 }
 
-fn close(step: &mut Step, paths: &Paths, end: &Result<()>) {
+fn close<T>(step: &mut Step, paths: &Paths, end: &Result<T>) {
     let now = jiff::Timestamp::now();
     let since = step.started_at.parse::<jiff::Timestamp>().unwrap_or(now);
     step.ended_at = Some(logs::timestamp(now));
@@ -289,6 +290,10 @@ fn close(step: &mut Step, paths: &Paths, end: &Result<()>) {
             step.records = fetch.map(|fetch| fetch.records);
             step.size_bytes = fetch.map(|fetch| fetch.size_bytes);
         }
+        "exec" => {
+            step.records = receipt.run.as_ref().map(|run| run.records);
+            step.size_bytes = receipt.run.as_ref().map(|run| run.size_bytes);
+        }
         _ => {
             step.records = receipt.extract.as_ref().map(|extract| extract.records_out);
             step.size_bytes = receipt.extract.as_ref().map(|extract| extract.size_bytes);
@@ -296,9 +301,9 @@ fn close(step: &mut Step, paths: &Paths, end: &Result<()>) {
     }
 }
 
-fn verdict(end: &Result<()>) -> Option<String> {
+fn verdict<T>(end: &Result<T>) -> Option<String> {
     match end {
-        Ok(()) => Some("passed".to_string()),
+        Ok(_) => Some("passed".to_string()),
         Err(error) if error.kind() == Kind::Invalid => Some("failed".to_string()),
         Err(_) => None,
     }

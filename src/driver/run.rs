@@ -1,19 +1,20 @@
 //! A run: jobs as child processes until all targets are up to date, or one has failed.
 
 use std::collections::HashMap;
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::Command;
 
-use super::child::{self, Message, Told};
+use super::child::{self, Stdout};
+use super::children::{Children, Ended, Limit, News, Start};
+use super::failures::Failures;
 use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
-use super::snapshots;
+use super::{snapshots, staleness};
 use crate::cli::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::log as logs;
 use crate::progress::{self, Task, Total};
+use crate::stop;
 
 /// How the children are to run.
 #[derive(Clone, Debug)]
@@ -22,6 +23,10 @@ pub struct Options {
     pub verb: &'static str,
     /// Children at a time.
     pub jobs: usize,
+    /// A job that fails keeps only those that need it from being done.
+    pub keep_going: bool,
+    /// The load is rolled back in the end.
+    pub dry_run: bool,
     /// Variables for the children's environment; secrets go this way, never by their command lines.
     pub environment: Vec<(&'static str, String)>,
     pub verbose: bool,
@@ -31,61 +36,57 @@ pub struct Options {
 
 /// Brings the targets up to date. The run lock is the caller's.
 pub fn run<'a>(context: &'a Context, targets: &Targets, options: &Options, record: &Recorder) -> Result<Schedule<'a>> {
+    stop::keeps("What was fetched and extracted is kept, the pages of a fetch under way too.");
     check_filters(context, targets, options)?;
     let mut schedule = Schedule::new(&context.pipeline, targets)?;
     let mut forced = Forced::begin(context, &schedule)?;
-    let (sender, receiver) = channel();
-    let (running, tasks) = (HashMap::new(), HashMap::new());
-    let mut runner = Runner { context, options, record, sender, receiver, running, tasks, started: 0 };
+    let mut runner = Runner { context, options, record, children: Children::new(), tasks: HashMap::new() };
     let total = Total::start(schedule.progress());
-    let mut failure: Option<Error> = None;
+    let mut failures = Failures::default();
     loop {
-        while failure.is_none() && runner.running.len() < options.jobs {
-            match schedule.next()? {
-                Some(job) => {
-                    record.started(&job, &schedule);
-                    runner.start(job)?;
-                }
-                None => break,
+        while failures.let_go_on(options) && runner.children.len() < options.jobs {
+            match schedule.next().and_then(|job| job.map(|job| runner.start(job, &schedule)).transpose()) {
+                Ok(Some(())) => {}
+                Ok(None) => break,
+                Err(error) => failures.add_last(error),
             }
         }
         total.show(schedule.progress());
-        if runner.running.is_empty() {
-            break;
-        }
-        match runner.wait() {
-            Ok(Some(job)) => {
+        let Some(Ended { tag: job, result, killed, .. }) = runner.wait(&mut failures) else { break };
+        match result {
+            Ok(_) => {
+                schedule.finish(&job);
                 if matches!(job, Job::Load)
                     && let Err(error) = snapshots::keep(&context.pipeline, &options.run_id)
                 {
                     // The mirror is right all the same.
                     log::warn!("the exports of this load are not kept: {error}");
                 }
-                schedule.finish(&job);
-                forced.update(context, &schedule)?;
             }
-            Ok(None) => {}
+            // It was made to.
+            Err(_) if failures.are_stopped() => {
+                if killed && matches!(job, Job::Load) {
+                    failures.load_was_killed();
+                }
+            }
             Err(error) => {
-                if !runner.running.is_empty() {
+                // What else is under way is let finish: its work is kept.
+                if runner.children.len() > 0 && !options.keep_going {
                     log::info!("a stage failed; waiting for what is under way: {}", error.message());
                 }
                 if let Some(stage) = blamed(context, &error) {
                     schedule.doubt(stage);
-                    forced.update(context, &schedule)?;
                 }
-                // What else is under way is let finish: its work is kept. A failure that somebody has to look at is
-                // told rather than one that passes with time.
-                if failure.as_ref().is_none_or(|first| first.kind() == Kind::Later && error.kind() != Kind::Later) {
-                    failure = Some(error);
-                }
+                failures.add(error);
             }
+        }
+        if let Err(error) = forced.update(context, &schedule) {
+            failures.add_last(error);
         }
     }
     record.decided(&schedule);
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(schedule),
-    }
+    failures.end(&schedule, targets, options)?;
+    Ok(schedule)
 }
 
 /// The stage whose records could not be used, told by the error's place: the next run asks the API for them again,
@@ -156,7 +157,13 @@ fn check_filters(context: &Context, targets: &Targets, options: &Options) -> Res
     output(context, options, "mirror42-extract", &["--check"]).map(drop)
 }
 
-/// Runs a program to its end: what it printed, of which there is little.
+/// What the load of a dry run prints, after all else; none if this is none.
+pub fn dry_load(context: &Context, options: &Options) -> Result<Option<String>> {
+    let load = || output(context, options, "mirror42-load", &["--dry-run", "--run-id", &options.run_id]);
+    options.dry_run.then(load).transpose()
+}
+
+/// Runs a program to its end: what it printed.
 pub fn output(context: &Context, options: &Options, program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = command(context, options, program)?;
     command.args(arguments);
@@ -165,23 +172,26 @@ pub fn output(context: &Context, options: &Options, program: &str, arguments: &[
 
 /// As [`output`], of a command that is ready.
 pub fn output_of(command: Command, program: &str) -> Result<String> {
-    let (sender, receiver) = channel();
-    let mut child = child::spawn(command, 0, Stdio::piped(), sender)?;
-    let told = receiver.iter().find_map(|message| match message {
-        Message::Ended(_, told) => Some(told),
-        Message::Log { level, stage, text } => {
-            logs::relay(level, &stage, &text);
-            None
+    let mut children = Children::new();
+    children.start(Start { tag: (), command, name: program.to_string(), stdout: Stdout::Kept, limit: None })?;
+    let mut stopped_by = None;
+    while let Some(news) = children.next() {
+        match news {
+            News::Log { level, stage, text } => logs::relay(level, &stage, &text),
+            News::Progress(..) => {}
+            News::Stopped(signal) => stopped_by = Some(signal),
+            News::Ended(Ended { result, .. }) => {
+                return match (result, stopped_by) {
+                    (Err(error), Some(signal)) => {
+                        let details = error.details().iter();
+                        Err(details.fold(stop::error(signal), |error, sentence| error.detail(sentence)))
+                    }
+                    (result, _) => result,
+                };
+            }
         }
-        Message::Progress(..) => None,
-    });
-    let mut printed = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        let read = stdout.read_to_string(&mut printed);
-        read.map_err(|cause| Error::failed(format!("could not read what `{program}` printed: {cause}")))?;
     }
-    end(program, &mut child, told.unwrap_or_default())?;
-    Ok(printed)
+    Err(Error::failed(format!("`{program}` was lost sight of")))
 }
 
 fn command(context: &Context, options: &Options, program: &str) -> Result<Command> {
@@ -194,66 +204,63 @@ fn command(context: &Context, options: &Options, program: &str) -> Result<Comman
     Ok(command)
 }
 
-/// Waits for a child that is ending.
-fn end(program: &str, child: &mut Child, told: Told) -> Result<()> {
-    let status = child.wait().map_err(|cause| Error::failed(format!("could not wait for `{program}`: {cause}")))?;
-    told.error(program, status).map_or(Ok(()), Err)
-}
-
 struct Runner<'a> {
     context: &'a Context,
     options: &'a Options,
     record: &'a Recorder<'a>,
-    sender: Sender<Message>,
-    receiver: Receiver<Message>,
-    /// By number: children's messages may come after the next child has started.
-    running: HashMap<usize, Running>,
+    children: Children<Job>,
     tasks: HashMap<(usize, String), Task>,
-    started: usize,
-}
-
-struct Running {
-    job: Job,
-    program: &'static str,
-    child: Child,
 }
 
 impl Runner<'_> {
-    fn start(&mut self, job: Job) -> Result<()> {
+    fn start(&mut self, job: Job, schedule: &Schedule) -> Result<()> {
+        self.record.started(&job, schedule);
         let (program, arguments) = match &job {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
+            Job::Exec(name) => ("mirror42-exec", vec![name.clone()]),
             Job::Extract(names) => ("mirror42-extract", names.clone()),
             Job::Load => ("mirror42-load", vec!["--run-id".to_string(), self.options.run_id.clone()]),
             Job::Validate => ("mirror42-validate", Vec::new()),
         };
         let mut command = command(self.context, self.options, program)?;
         command.args(&arguments);
-        log::debug!("starting {program} {}", arguments.join(" "));
-        let child = child::spawn(command, self.started, Stdio::null(), self.sender.clone())?;
-        self.running.insert(self.started, Running { job, program, child });
-        self.started += 1;
-        Ok(())
+        let stages = job.stages();
+        let name = std::iter::once(program).chain(stages.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        let limit = self.limit(&job);
+        self.children.start(Start { tag: job, command, name, stdout: Stdout::Ignored, limit })
     }
 
-    /// Takes in the next message; returns the job that has ended well by it, if one has.
-    fn wait(&mut self) -> Result<Option<Job>> {
-        // The sender is kept here too, so that there is always one.
-        let Ok(message) = self.receiver.recv() else { return Ok(None) };
-        match message {
-            Message::Log { level, stage, text } => {
-                logs::relay(level, &stage, &text);
-                Ok(None)
-            }
-            Message::Progress(number, event) => {
-                self.show(number, &event);
-                Ok(None)
-            }
-            Message::Ended(number, told) => {
-                self.tasks.retain(|(child, _), _| *child != number);
-                let Some(mut running) = self.running.remove(&number) else { return Ok(None) };
-                let end = end(running.program, &mut running.child, told);
-                self.record.ended(&running.job, &end);
-                end.map(|()| Some(running.job))
+    /// The shortest `timeout` of the stages of a job.
+    fn limit(&self, job: &Job) -> Option<Limit> {
+        let pipeline = &self.context.pipeline;
+        let stages = job.stages().iter().filter_map(|name| pipeline.stage(name));
+        let (stage, time) = stages.filter_map(|stage| Some((stage, stage.timeout?))).min_by_key(|(_, time)| *time)?;
+        let (step, kept) = match job {
+            Job::Fetch(_) => ("fetch", "Pages that have come are kept; the next fetch goes on with them."),
+            Job::Exec(_) => ("program", "Its export is as it was."),
+            _ => ("extract", "Its export is as it was."),
+        };
+        let length = if time.as_secs() > 0 { staleness::span(time.as_secs()) } else { format!("{time:?}") };
+        let error =
+            Error::failed(format!("the {step} of stage `{}` took longer than its timeout, {length}", stage.name))
+                .at(pipeline.place(stage.line))
+                .detail(format!("It was stopped. {kept}"))
+                .hint("Raise `timeout` of the stage, if it may take longer.");
+        Some(Limit { time, error })
+    }
+
+    /// Waits for the end of a job, and shows meanwhile what all of them do; none when no job is under way.
+    fn wait(&mut self, failures: &mut Failures) -> Option<Ended<Job>> {
+        loop {
+            match self.children.next()? {
+                News::Log { level, stage, text } => logs::relay(level, &stage, &text),
+                News::Progress(number, event) => self.show(number, &event),
+                News::Stopped(signal) => failures.stopped(signal),
+                News::Ended(ended) => {
+                    self.tasks.retain(|(child, _), _| *child != ended.number);
+                    self.record.ended(&ended.tag, &ended.result);
+                    return Some(ended);
+                }
             }
         }
     }

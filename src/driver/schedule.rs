@@ -1,11 +1,12 @@
 //! What runs when: each stage as soon as what it reads is there, up to `jobs` at a time.
 //!
-//! A stage has two steps, fetch and extract; whether a step has anything to do is decided when all it
+//! A stage has two steps, fetch (or the run of its program, which stands in the same place) and extract; whether a step has anything to do is decided when all it
 //! reads is final, so that a stage that is made again with the same bytes makes nothing else again.
 //! Extracts of one source that are ready together go to one process, which parses the pages once.
 
 use std::collections::BTreeMap;
 
+use super::own;
 use super::staleness::{self, Reason, Verdict};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Stage};
@@ -14,10 +15,22 @@ use crate::pipeline::{Pipeline, Stage};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     Fetch(String),
+    /// The program of a stage.
+    Exec(String),
     /// Stages of one source.
     Extract(Vec<String>),
     Load,
     Validate,
+}
+
+impl Job {
+    pub fn stages(&self) -> &[String] {
+        match self {
+            Job::Fetch(name) | Job::Exec(name) => std::slice::from_ref(name),
+            Job::Extract(names) => names,
+            Job::Load | Job::Validate => &[],
+        }
+    }
 }
 
 /// How far a step is.
@@ -52,11 +65,20 @@ pub struct Schedule<'a> {
     validate: Step,
 }
 
+/// Whether what a target needs is brought up to date with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    #[default]
+    WithNeeds,
+    /// What is there has to do.
+    Only,
+}
+
 /// What a run is to bring up to date.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
-    /// Stages with all they need.
     pub stages: Vec<String>,
+    pub reach: Reach,
     /// Make these again whatever their receipts say.
     pub forced: Vec<String>,
     pub load: bool,
@@ -72,22 +94,26 @@ impl<'a> Schedule<'a> {
             validate: if targets.validate { Step::Pending } else { Step::Done },
         };
         for name in &targets.stages {
-            schedule.add(pipeline.known_stage(name)?)?;
+            schedule.add(pipeline.known_stage(name)?, targets.reach)?;
         }
         // One that this run does not touch is left for another.
         targets.forced.iter().for_each(|name| schedule.set(name, |progress| progress.force = true));
         Ok(schedule)
     }
 
-    /// Takes in a stage with all it needs.
-    fn add(&mut self, stage: &'a Stage) -> Result<()> {
+    /// Takes in a stage, with all it needs or without.
+    fn add(&mut self, stage: &'a Stage, reach: Reach) -> Result<()> {
         if self.stages.contains_key(stage.name.as_str()) {
             return Ok(());
         }
-        let fetch = if stage.fetch().is_some() { Step::Pending } else { Step::Done };
+        let has_pages = stage.fetch().is_some() || stage.run().is_some();
+        let fetch = if has_pages { Step::Pending } else { Step::Done };
         let progress = Progress { fetch, extract: Step::Pending, force: false, decided: Decided::default() };
         self.stages.insert(&stage.name, progress);
-        stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?))
+        match reach {
+            Reach::Only => Ok(()),
+            Reach::WithNeeds => stage.needs().try_for_each(|name| self.add(self.pipeline.known_stage(name)?, reach)),
+        }
     }
 
     /// The pages of this stage are not to be trusted: they count as forced and not fetched.
@@ -116,6 +142,9 @@ impl<'a> Schedule<'a> {
             if let Some(job) = self.next_fetch()? {
                 return Ok(Some(job));
             }
+            if let Some(job) = self.next_exec()? {
+                return Ok(Some(job));
+            }
             if let Some(job) = self.next_extract()? {
                 return Ok(Some(job));
             }
@@ -139,7 +168,7 @@ impl<'a> Schedule<'a> {
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
-            Job::Fetch(name) => self.set(name, |progress| progress.fetch = Step::Done),
+            Job::Fetch(name) | Job::Exec(name) => self.set(name, |progress| progress.fetch = Step::Done),
             Job::Extract(names) => {
                 names.iter().for_each(|name| self.set(name, |progress| progress.extract = Step::Done));
             }
@@ -148,17 +177,26 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// The stages of this run whose exports are not final.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().filter(|(_, progress)| progress.extract != Step::Done).map(|(name, _)| *name)
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.load == Step::Done
+    }
+
     /// The stages of this run with what was decided of them, in the order of the file.
     pub fn decisions(&self) -> impl Iterator<Item = (&'a Stage, &Decided)> {
         let stages = self.pipeline.stages.iter();
         stages.filter_map(|stage| Some((stage, &self.stages.get(stage.name.as_str())?.decided)))
     }
 
-    /// Why a step of a stage (`fetch`, `extract`) runs, in words.
+    /// Why a step of a stage (`fetch`, `exec`, `extract`) runs, in words.
     pub fn why(&self, stage: &str, what: &str) -> String {
         let decided = self.stages.get(stage).map(|progress| &progress.decided);
         let verdict =
-            decided.and_then(|decided| if what == "fetch" { &decided.fetch } else { &decided.extract }.as_ref());
+            decided.and_then(|decided| if what == "extract" { &decided.extract } else { &decided.fetch }.as_ref());
         verdict.map_or(String::new(), Verdict::to_string)
     }
 
@@ -209,6 +247,28 @@ impl<'a> Schedule<'a> {
             });
             if step == Step::Running {
                 return Ok(Some(Job::Fetch(stage.name.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_exec(&mut self) -> Result<Option<Job>> {
+        for stage in &self.pipeline.stages {
+            let (Some(progress), Some(run)) = (self.stages.get(stage.name.as_str()), stage.run()) else { continue };
+            if progress.fetch != Step::Pending || !run.with.iter().all(|(_, name)| self.exported(name)) {
+                continue;
+            }
+            let verdict = match progress.force {
+                true => Verdict::Stale(Reason::Forced),
+                false => own::of_run(self.pipeline, stage, run)?,
+            };
+            let step = if verdict.is_current() { Step::Done } else { Step::Running };
+            self.set(&stage.name, |progress| {
+                progress.fetch = step;
+                progress.decided.fetch = Some(verdict);
+            });
+            if step == Step::Running {
+                return Ok(Some(Job::Exec(stage.name.clone())));
             }
         }
         Ok(None)
@@ -273,6 +333,7 @@ fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)], for
 
     let (source, fetch) = pipeline.source_of(stage)?;
     let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
+        (None, _) if stage.run().is_some() => Some(own::foresee(pipeline, stage, forced, remade)?),
         (None, _) => None,
         (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
         (Some(fetch), each) => match (staleness::of_fetch(pipeline, stage, fetch)?, each) {
@@ -280,12 +341,13 @@ fn foresee(pipeline: &Pipeline, stage: &Stage, before: &[(&Stage, Decided)], for
             (verdict, _) => Some(verdict),
         },
     };
-    let source_fetch = match stage.fetch() {
+    let source_fetch = match &own_fetch {
         Some(_) => own_fetch.clone(),
         None => decided(&source.name).and_then(|decided| decided.fetch.clone()),
     };
-    let unknown = stage.with.iter().map(|(_, name)| name).chain(&fetch.each).find(|name| remade(name));
+    let unknown = stage.with.iter().map(|(_, name)| name).chain(fetch.each).find(|name| remade(name));
     let extract = match staleness::of_extract(pipeline, stage)? {
+        Verdict::Current if stale(&own_fetch) && stage.run().is_some() => Verdict::Stale(Reason::WaitsForProgram),
         Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
         Verdict::Current if stale(&source_fetch) => waits(&source.name),
         Verdict::Current => unknown.map_or(Verdict::Current, |name| waits(name)),

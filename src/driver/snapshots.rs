@@ -22,7 +22,7 @@ use crate::files::{self, AtomicFile, Layout};
 use crate::log as logs;
 use crate::paths::Paths;
 use crate::pipeline::Pipeline;
-use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt};
+use crate::receipt::{ExtractReceipt, FetchReceipt, Receipt, RunReceipt};
 
 /// Read, compressed and written at a time.
 const CHUNK_BYTES: usize = 1 << 18;
@@ -72,8 +72,6 @@ pub fn keep(pipeline: &Pipeline, run_id: &str) -> Result<()> {
     let paths = &pipeline.paths;
     let mut exports = BTreeMap::new();
     for (stage, table) in pipeline.loaded() {
-        let (source, _) = pipeline.source_of(stage)?;
-        let fetch = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.fetch);
         let extract = Receipt::read(paths, &stage.name)?.and_then(|receipt| receipt.extract);
         let extract = extract.ok_or_else(|| Error::failed(format!("stage `{}` has no receipt", stage.name)))?;
         store(paths, &stage.name, &extract.sha256)?;
@@ -82,7 +80,7 @@ pub fn keep(pipeline: &Pipeline, run_id: &str) -> Result<()> {
             sha256: extract.sha256,
             records: extract.records_out,
             size_bytes: extract.size_bytes,
-            fetched_at: fetch.map(|fetch| fetch.started_at),
+            fetched_at: Receipt::data_of(pipeline, stage)?,
         };
         exports.insert(stage.name.clone(), kept);
     }
@@ -159,7 +157,7 @@ pub fn restore(pipeline: &Pipeline, snapshot: &Snapshot, folder: &Path) -> Resul
     }
     let target = pipeline.paths.with_exports(folder);
     for (name, kept) in &snapshot.exports {
-        let stage = pipeline.stage(name).ok_or_else(|| lacks(name, "has an export of"))?;
+        pipeline.stage(name).ok_or_else(|| lacks(name, "has an export of"))?;
         fetch_back(&pipeline.paths, &target.all_json(name), kept)?;
         let mut receipt = Receipt::read_or_new(&target, name)?;
         receipt.extract = Some(ExtractReceipt {
@@ -174,11 +172,27 @@ pub fn restore(pipeline: &Pipeline, snapshot: &Snapshot, folder: &Path) -> Resul
             sha256: kept.sha256.clone(),
         });
         receipt.write(&target)?;
-        if let Some(fetched_at) = &kept.fetched_at {
-            let (source, _) = pipeline.source_of(stage)?;
-            let mut receipt = Receipt::read_or_new(&target, &source.name)?;
-            receipt.fetch = Some(fetched(fetched_at, kept.records));
-            receipt.write(&target)?;
+    }
+    restore_ages(pipeline, snapshot, &target)
+}
+
+/// The receipts of what the exports were made from, as far as they tell how old it is.
+fn restore_ages(pipeline: &Pipeline, snapshot: &Snapshot, target: &Paths) -> Result<()> {
+    let mut exports = Vec::new();
+    for (name, kept) in &snapshot.exports {
+        exports.push((pipeline.aging(pipeline.known_stage(name)?)?, kept));
+    }
+    // What was made from several fetches is as old as the oldest of them: the others are told by what follows.
+    exports.sort_by_key(|(aging, _)| std::cmp::Reverse(aging.len()));
+    for (aging, kept) in exports {
+        let Some(at) = &kept.fetched_at else { continue };
+        for stage in aging {
+            let mut receipt = Receipt::read_or_new(target, &stage.name)?;
+            match stage.run() {
+                Some(_) => receipt.run = Some(RunReceipt { started_at: at.clone(), ..RunReceipt::default() }),
+                None => receipt.fetch = Some(fetched(at, kept.records)),
+            }
+            receipt.write(target)?;
         }
     }
     Ok(())

@@ -23,11 +23,30 @@ pub enum Verdict {
 pub enum Reason {
     Forced,
     NeverFetched,
+    NeverRun,
     NeverExtracted,
     RequestChanged,
+    /// What is started, or with what.
+    CommandChanged,
+    ProgramChanged,
+    /// Among the inputs of a program.
+    FileChanged {
+        file: String,
+    },
+    FileNew {
+        file: String,
+    },
+    FileGone {
+        file: String,
+    },
     FilterChanged,
     /// Since the fetch, and the limit as the pipeline has it.
     Old {
+        age_s: u64,
+        max_age_s: u64,
+    },
+    /// As above, of a program.
+    OldRun {
         age_s: u64,
         max_age_s: u64,
     },
@@ -48,6 +67,8 @@ pub enum Reason {
     OutputChanged,
     /// Its own pages are to be fetched first.
     WaitsForPages,
+    /// Its own program is to run first.
+    WaitsForProgram,
     /// A stage that it reads is stale itself: what it makes of that is not known yet.
     Waits {
         stage: String,
@@ -74,11 +95,20 @@ impl fmt::Display for Reason {
         match self {
             Reason::Forced => f.write_str("forced"),
             Reason::NeverFetched => f.write_str("never fetched whole"),
+            Reason::NeverRun => f.write_str("never run"),
             Reason::NeverExtracted => f.write_str("never extracted"),
             Reason::RequestChanged => f.write_str("what it asks of the API changed"),
+            Reason::CommandChanged => f.write_str("what it runs changed"),
+            Reason::ProgramChanged => f.write_str("the program changed"),
+            Reason::FileChanged { file } => write!(f, "{file} changed"),
+            Reason::FileNew { file } => write!(f, "{file} is new"),
+            Reason::FileGone { file } => write!(f, "{file} is gone"),
             Reason::FilterChanged => f.write_str("the filter or the key changed"),
             Reason::Old { age_s, max_age_s } => {
                 write!(f, "last fetched {} ago, max_age {}", span(*age_s), span(*max_age_s))
+            }
+            Reason::OldRun { age_s, max_age_s } => {
+                write!(f, "last run {} ago, max_age {}", span(*age_s), span(*max_age_s))
             }
             Reason::OtherRecords { stage } => write!(f, "{stage} has other records"),
             Reason::OtherPages { stage } => write!(f, "{stage} has other pages"),
@@ -86,6 +116,7 @@ impl fmt::Display for Reason {
             Reason::PageChanged { page } => write!(f, "{page} is not what its receipt says"),
             Reason::OutputMissing => f.write_str("all.json is not there"),
             Reason::OutputChanged => f.write_str("all.json was changed by hand"),
+            Reason::WaitsForProgram => f.write_str("waits for its program"),
             Reason::WaitsForPages => f.write_str("waits for its pages"),
             Reason::Waits { stage } => write!(f, "waits for {stage}"),
         }
@@ -152,7 +183,7 @@ pub fn of_extract(pipeline: &Pipeline, stage: &Stage) -> Result<Verdict> {
         return Ok(Verdict::Stale(Reason::FilterChanged));
     }
     let (source, fetch) = pipeline.source_of(stage)?;
-    let pages = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.fetch).map(|fetch| fetch.pages_hash());
+    let pages = Receipt::read(paths, &source.name)?.and_then(|receipt| receipt.pages_hash());
     if receipt.inputs.get(&format!("pages/{}", source.name)) != pages.as_ref() {
         return Ok(Verdict::Stale(Reason::OtherPages { stage: source.name.clone() }));
     }

@@ -76,7 +76,7 @@ pub struct LastRun {
 #[derive(Debug, Serialize)]
 pub struct StageState {
     pub name: String,
-    /// None: it fetches nothing, or has not yet.
+    /// When it was fetched, or its own program ran. None: it does neither, or has not yet.
     pub fetched_at: Option<String>,
     pub age_s: Option<u64>,
     /// Requests of the last fetch.
@@ -129,12 +129,14 @@ impl State {
         let mut stages = Vec::new();
         for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &run::remembered(context)?)? {
             let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
+            let began = receipt.fetch.as_ref().map(|fetch| &fetch.started_at);
+            let began = began.or(receipt.run.as_ref().map(|run| &run.started_at)).cloned();
             let stale = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
             stages.push(StageState {
                 name: stage.name.clone(),
-                age_s: receipt.fetch.as_ref().map(|fetch| age_s(&fetch.started_at)),
+                age_s: began.as_deref().map(age_s),
                 requests: receipt.fetch.as_ref().map(|fetch| fetch.requests),
-                fetched_at: receipt.fetch.map(|fetch| fetch.started_at),
+                fetched_at: began,
                 records: receipt.extract.map(|extract| extract.records_out),
                 current: stale.is_none(),
                 state: stale.map_or("current".to_string(), |verdict| verdict.to_string()),
@@ -183,7 +185,7 @@ impl State {
 
     /// Two tables and a sentence.
     fn print(&self) {
-        let mut stages = table(&["Stage", "Fetched", "Records", "State"], 2..3);
+        let mut stages = table(&["Stage", "Fetched or run", "Records", "State"], 2..3);
         for stage in &self.stages {
             stages.add_row([
                 stage.name.clone(),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub fn plan(context: &Context, probe: Option<&Options>) -> Result<()> {
     let forecast = schedule::forecast(&context.pipeline, &run::remembered(context)?)?;
     let counts = requests::of_stages(context, &forecast, probe)?;
-    let mut table = table(&["Stage", "Fetch", "Extract", "Requests"], 3..4);
+    let mut table = table(&["Stage", "Fetch or run", "Extract", "Requests"], 3..4);
     for (stage, Decided { fetch, extract }) in forecast {
         let text =
             |verdict: Option<super::staleness::Verdict>| verdict.map_or(String::new(), |verdict| verdict.to_string());

@@ -29,16 +29,22 @@ pub fn stages(context: &Context, schedule: &Schedule) -> Result<String> {
         let receipt = Receipt::read_or_new(&context.pipeline.paths, &stage.name)?;
         let ran = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| !verdict.is_current());
         let fetch = receipt.fetch.as_ref().filter(|_| ran(&decided.fetch));
+        let run = receipt.run.as_ref().filter(|_| ran(&decided.fetch));
         let extract = receipt.extract.as_ref().filter(|_| ran(&decided.extract));
-        let took = fetch.map_or(0, |fetch| fetch.duration_ms) + extract.map_or(0, |extract| extract.duration_ms);
+        let took_ms = [fetch.map(|fetch| fetch.duration_ms), run.map(|run| run.duration_ms)].into_iter();
+        let took_ms: Vec<u64> = took_ms.chain([extract.map(|extract| extract.duration_ms)]).flatten().collect();
+        let size_bytes = fetch.map(|fetch| fetch.size_bytes).or(run.map(|run| run.size_bytes));
         let why = [&decided.fetch, &decided.extract].into_iter().flatten().find(|verdict| !verdict.is_current());
         table.add_row([
             stage.name.clone(),
             fetch.map_or(String::new(), |fetch| number(fetch.requests)),
-            fetch.map_or(String::new(), |fetch| format!("{:.1}", fetch.size_bytes as f64 / 1e6)),
+            size_bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / 1e6)),
             extract.map_or(String::new(), |extract| number(extract.records_in)),
             receipt.extract.as_ref().map_or(String::new(), |extract| number(extract.records_out)),
-            if fetch.is_some() || extract.is_some() { format!("{:.1}", took as f64 / 1e3) } else { String::new() },
+            match took_ms.is_empty() {
+                true => String::new(),
+                false => format!("{:.1}", took_ms.iter().sum::<u64>() as f64 / 1e3),
+            },
             why.map_or("current".to_string(), Verdict::to_string),
         ]);
     }

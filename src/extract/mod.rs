@@ -16,16 +16,23 @@ use clap::Parser;
 
 use crate::cli::Common;
 use crate::error::Result;
+use crate::manual;
 use crate::pipeline::{Pipeline, Stage};
+use crate::stop;
 
 /// Filters fetched pages into the exports of stages
 ///
 /// Without stage names, all stages are made, each after those whose exports it reads.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-extract", version)]
+#[command(name = "mirror42-extract")]
+#[command(after_long_help = manual::examples(&[
+    ("All stages, each after those whose exports it reads", "mirror42-extract"),
+    ("Three of one source, whose pages are parsed once", "mirror42-extract 05_projects 06_campus_projects 07_project_sessions"),
+    ("Is the filter that I have just edited good?", "mirror42-extract --check 02_campus"),
+]))]
 pub struct Args {
     /// The stages to make
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     stages: Vec<String>,
     /// Only compile the filters
     #[arg(long)]
@@ -43,6 +50,7 @@ struct Place {
 
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("extract")?;
+    stop::keeps("Every export is whole, or as it was.");
     let pipeline = &context.pipeline;
     let mut left = pipeline.selected(&args.stages)?;
     if args.check {
@@ -78,6 +86,6 @@ fn next_pass<'a>(pipeline: &Pipeline, left: &[&'a Stage]) -> Result<Vec<&'a Stag
 }
 
 fn compile(pipeline: &Pipeline, stage: &Stage) -> Result<jq::Filter> {
-    let (_, fetch) = pipeline.source_of(stage)?;
-    jq::Filter::compile(pipeline, stage, &variables::names(stage, fetch.each.is_some()))
+    let (_, raw) = pipeline.source_of(stage)?;
+    jq::Filter::compile(pipeline, stage, &variables::names(stage, raw.each.is_some()))
 }

@@ -16,10 +16,10 @@ use super::variables::{Export, Exports};
 use super::{Place, compile, json};
 use crate::error::{Error, Result};
 use crate::files::Lock;
-use crate::pipeline::{Pipeline, Stage};
+use crate::log as logs;
+use crate::pipeline::{Pipeline, Raw, Stage};
 use crate::progress::Task;
 use crate::receipt::{ExtractReceipt, Receipt};
-use crate::{log as logs, pipeline};
 
 // As many pages as come to this are in memory at a time. Two of the largest of the 42 API, so that
 // two threads never wait for one another for long.
@@ -56,11 +56,11 @@ struct Input<'a> {
 pub fn run(pipeline: &Pipeline, stages: &[&Stage]) -> Result<()> {
     let Some(first) = stages.first() else { return Ok(()) };
     let started = Instant::now();
-    let (source_stage, fetch) = pipeline.source_of(first)?;
+    let (source_stage, raw) = pipeline.source_of(first)?;
     let _locks = stages.iter().map(|stage| Lock::of_stage(&pipeline.paths, &stage.name)).collect::<Result<Vec<_>>>()?;
-    let source = Source::open(pipeline, source_stage, &fetch.page.records)?;
+    let source = Source::open(pipeline, source_stage, raw.records())?;
     let mut exports = Exports::default();
-    let each = each_values(pipeline, &source, fetch, &mut exports)?;
+    let each = each_values(pipeline, &source, raw, &mut exports)?;
     let mut jobs = stages
         .iter()
         .map(|stage| Job::new(pipeline, stage, &source, each.as_ref().map(|(export, _)| export), &mut exports))
@@ -80,10 +80,10 @@ pub fn run(pipeline: &Pipeline, stages: &[&Stage]) -> Result<()> {
 fn each_values(
     pipeline: &Pipeline,
     source: &Source,
-    fetch: &pipeline::Fetch,
+    raw: Raw,
     exports: &mut Exports,
 ) -> Result<Option<(Export, Vec<Val>)>> {
-    let Some(name) = &fetch.each else { return Ok(None) };
+    let Some(name) = raw.each else { return Ok(None) };
     let export = exports.get(pipeline, pipeline.known_stage(name)?)?;
     source.check_each(pipeline, &export)?;
     // The series were read in the order of that very export: check_each has seen its hash.

@@ -1,4 +1,5 @@
-//! The raw records that filters read: pages that were fetched whole, checked against their receipt.
+//! The raw records that filters read: pages that were fetched whole, or that a program has written, checked against
+//! their receipt.
 
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub struct Source {
     /// One hash of all pages, for the receipt.
     pub hash: String,
     records: BodyPath,
+    /// How pages come to be: by which binary, and in a word.
+    made: (&'static str, &'static str),
 }
 
 pub struct Page {
@@ -35,11 +38,21 @@ pub struct Page {
 }
 
 impl Source {
-    /// The pages that `stage` fetched, if the receipt says that they are whole.
-    pub fn open(pipeline: &Pipeline, stage: &Stage, records: &BodyPath) -> Result<Source> {
+    /// The pages of `stage`, if the receipt says that they are whole.
+    pub fn open(pipeline: &Pipeline, stage: &Stage, records: BodyPath) -> Result<Source> {
         let paths = &pipeline.paths;
-        let receipt = Receipt::sealed_fetch(paths, &stage.name)?;
         let mut pages = Vec::new();
+        if stage.run().is_some() {
+            let receipt = Receipt::of_run(paths, &stage.name)?;
+            for (number, page) in (1..).zip(&receipt.pages) {
+                let path = page_file(&paths.pages(&stage.name), None, number);
+                let (sha256, size_bytes) = (page.sha256.clone(), page.size_bytes);
+                pages.push(Page { shown: paths.shown(&path), path, sha256, size_bytes, series: 0 });
+            }
+            let (name, hash) = (stage.name.clone(), receipt.pages_hash());
+            return Ok(Source { name, pages, hash, records, made: ("mirror42-exec", "written") });
+        }
+        let receipt = Receipt::sealed_fetch(paths, &stage.name)?;
         for (index, series) in receipt.series.iter().enumerate() {
             for (number, page) in (1..).zip(&series.pages) {
                 let path = page_file(&paths.pages(&stage.name), series.key.as_deref(), number);
@@ -52,7 +65,8 @@ impl Source {
                 });
             }
         }
-        Ok(Source { name: stage.name.clone(), pages, hash: receipt.pages_hash(), records: records.clone() })
+        let (name, hash) = (stage.name.clone(), receipt.pages_hash());
+        Ok(Source { name, pages, hash, records, made: ("mirror42-fetch", "fetched") })
     }
 
     /// The export that the pages were fetched for must be the one that is there now.
@@ -71,13 +85,14 @@ impl Source {
 
     /// The text of a page, as it was fetched.
     pub fn text(&self, page: &Page) -> Result<String> {
+        let (binary, made) = self.made;
         let changed = |what: &str| {
             Error::failed(format!("page `{}` {what}", page.shown))
-                .hint(format!("Run `mirror42-fetch {}`, or `mirror42 run`.", self.name))
+                .hint(format!("Run `{binary} {}`, or `mirror42 run`.", self.name))
         };
         let bytes = files::read_if_there(&page.path)?.ok_or_else(|| changed("is not there"))?;
         if files::sha256_of(&bytes) != page.sha256 {
-            return Err(changed("is not what was fetched: its hash is not the one in the receipt"));
+            return Err(changed(&format!("is not what was {made}: its hash is not the one in the receipt")));
         }
         String::from_utf8(bytes).map_err(|_| changed("is not UTF-8"))
     }

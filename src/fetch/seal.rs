@@ -51,6 +51,8 @@ fn put_in_place(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()>
 fn note(paths: &Paths, stage: &str, receipt: FetchReceipt) -> Result<()> {
     let mut whole = Receipt::read_or_new(paths, stage)?;
     whole.fetch = Some(receipt);
+    // Of the time when the stage had a program, if it had one.
+    whole.run = None;
     whole.write(paths)?;
     files::remove(&sealed(&paths.pages(stage)))
 }

@@ -8,6 +8,7 @@ mod auth;
 mod body_path;
 mod cron_time;
 mod extras;
+mod own;
 mod parse;
 mod secrets;
 mod toml_view;
@@ -26,6 +27,7 @@ pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
 pub use cron_time::{CronTime, all as all_values, has as has_value};
+pub use own::{Raw, Run};
 pub use secrets::Secrets;
 pub use toml_view::parse_duration;
 pub use upkeep::{Cron, Hooks, Logs, parse_size};
@@ -96,6 +98,9 @@ pub struct Limits {
     pub in_flight: usize,
     /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
     pub max_wait: Duration,
+    /// How often a request is sent before it is given up; none: as often as an answer of the kind deserves. Of the
+    /// command line too (`--tries`).
+    pub tries: Option<u32>,
 }
 
 /// How an index is read, page by page.
@@ -171,7 +176,7 @@ pub struct Stage {
     pub line: usize,
     pub source: Source,
     pub jq: Filter,
-    /// Exports bound to variables of the filter: (variable without `$`, stage).
+    /// Exports bound to variables of the filter: (variable without `$`, stage). Those of a program are in [`Run`].
     pub with: Vec<(String, String)>,
     /// The members that tell a record from all others, in the order in which the export is sorted.
     pub key: Vec<String>,
@@ -184,6 +189,8 @@ pub struct Stage {
     pub max_delete: Option<MaxDelete>,
     /// Overrides [`Pipeline::nul`] for this table.
     pub nul: Option<Nul>,
+    /// The longest that one step of the stage may take; none: as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 /// How many rows a table may lose in one load: no more than each of the two allows.
@@ -226,8 +233,10 @@ pub enum Nul {
 #[derive(Clone, Debug)]
 pub enum Source {
     Fetch(Box<Fetch>),
-    /// The raw records that another stage fetched.
+    /// The raw records that another stage has.
     From(String),
+    /// A program writes them.
+    Run(Box<Run>),
 }
 
 #[derive(Clone, Debug)]
@@ -308,22 +317,19 @@ impl Pipeline {
     }
 
     /// The stage whose pages `stage` is filtered from: itself, or the one it names with `from`.
-    pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, &'a Fetch)> {
-        let (source, fetch) = match &stage.source {
-            Source::Fetch(fetch) => (stage, Some(&**fetch)),
-            Source::From(name) => {
-                let source = self.known_stage(name)?;
-                (source, source.fetch())
-            }
+    pub fn source_of<'a>(&'a self, stage: &'a Stage) -> Result<(&'a Stage, Raw<'a>)> {
+        let source = match &stage.source {
+            Source::From(name) => self.known_stage(name)?,
+            Source::Fetch(_) | Source::Run(_) => stage,
         };
-        match fetch {
-            Some(fetch) => Ok((source, fetch)),
+        match source.source.raw() {
+            Some(raw) => Ok((source, raw)),
             None => Err(self
                 .error_at(
                     stage.line,
-                    format!("stage `{}` reads from `{}`, which fetches nothing", stage.name, source.name),
+                    format!("stage `{}` reads from `{}`, which has no raw records", stage.name, source.name),
                 )
-                .hint("Name the stage that has `fetch`.")),
+                .hint("Name the stage that has `fetch` or `run`.")),
         }
     }
 
@@ -398,7 +404,7 @@ impl Stage {
     pub fn fetch(&self) -> Option<&Fetch> {
         match &self.source {
             Source::Fetch(fetch) => Some(fetch),
-            Source::From(_) => None,
+            Source::From(_) | Source::Run(_) => None,
         }
     }
 
@@ -407,8 +413,10 @@ impl Stage {
         let source = match &self.source {
             Source::Fetch(fetch) => fetch.each.as_deref(),
             Source::From(name) => Some(name.as_str()),
+            Source::Run(_) => None,
         };
-        source.into_iter().chain(self.with.iter().map(|(_, stage)| stage.as_str()))
+        let with = self.run().map_or(&self.with, |run| &run.with);
+        source.into_iter().chain(with.iter().map(|(_, stage)| stage.as_str()))
     }
 
     /// The hash of all that decides what the filter makes of its inputs: a change makes `all.json` stale.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::toml_view::{Text, Value, View};
 use super::{
     Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, MaxDelete, Nul, OAuth2, Page, PageStyle,
-    Pipeline, Source, Stage, Total, extras, upkeep,
+    Pipeline, Run, Source, Stage, Total, extras, upkeep,
 };
 use crate::error::Result;
 use crate::paths::Paths;
@@ -103,7 +103,13 @@ fn api(mut view: View) -> Result<Api> {
         auth,
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
-            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
+            None => Limits {
+                per_second: None,
+                per_hour: None,
+                in_flight: IN_FLIGHT as usize,
+                max_wait: MAX_WAIT,
+                tries: None,
+            },
         },
         page,
         timeout: or(view.take("timeout"), Value::duration, TIMEOUT)?,
@@ -173,6 +179,7 @@ fn limits(mut view: View) -> Result<Limits> {
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
         in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
         max_wait: MAX_WAIT,
+        tries: None,
     };
     view.finish()?;
     Ok(limits)
@@ -299,22 +306,16 @@ fn total_place(value: &Value) -> Result<Total> {
 fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
     let line = view.line();
     let name = view.need("name")?;
+    let mut with = view.take("with").map_or(Ok(Vec::new()), with)?;
     let stage = Stage {
         name: folder_name(&name)?,
         line,
-        source: source(&mut view, api, max_age)?,
+        source: source(&mut view, api, max_age, &mut with)?,
         jq: match view.take("jq") {
             Some(value) => Filter { text: value.string()?, line: value.text_line() },
             None => Filter { text: ".".to_string(), line },
         },
-        with: match view.take("with") {
-            Some(value) => value
-                .pairs()?
-                .into_iter()
-                .map(|(variable, stage)| Ok((variable_name(variable, &stage)?, stage.name()?)))
-                .collect::<Result<_>>()?,
-            None => Vec::new(),
-        },
+        with,
         key: {
             let key = view.need("key")?;
             let wrong = key.wrong("at least one name");
@@ -332,9 +333,16 @@ fn stage(mut view: View, api: &Api, max_age: Duration) -> Result<Stage> {
         table: view.take("table").map(|value| value.name()).transpose()?,
         max_delete: view.take("max_delete").map(max_delete).transpose()?,
         nul: view.take("nul").map(nul).transpose()?,
+        timeout: view.take("timeout").map(some_time).transpose()?,
     };
     view.finish()?;
     Ok(stage)
+}
+
+/// In no time nothing can be done.
+fn some_time(value: Value) -> Result<Duration> {
+    let time = value.duration()?;
+    if time.is_zero() { Err(value.wrong("a duration longer than nothing")) } else { Ok(time) }
 }
 
 /// `"20%"`, `120`, or both: `{ share = "20%", rows = 120 }`.
@@ -358,12 +366,27 @@ fn nul(value: Value) -> Result<Nul> {
     value.choice(&[("error", Nul::Error), ("strip", Nul::Strip), ("replace", Nul::Replace)])
 }
 
-fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {
+/// The exports that `with` names are the program's where there is one, else the filter's.
+fn source(view: &mut View, api: &Api, max_age: Duration, with: &mut Vec<(String, String)>) -> Result<Source> {
     let fetch = view.take("fetch");
     let from = view.take("from");
+    let run = view.take("run");
     let each = view.take("each");
     let page_value = view.take("page");
     let stage_max_age = view.take("max_age");
+    let [inputs, env] = [view.take("inputs"), view.take("env")];
+    if let Some(run) = run {
+        if let Some(other) = fetch.map(|_| "fetch").or(from.map(|_| "from")) {
+            return Err(run.wrong(&format!("either `run` or `{other}`, not both")));
+        }
+        if let Some(value) = each.or(page_value) {
+            return Err(value.wrong("no such key beside `run`: it belongs to a stage that fetches"));
+        }
+        return Ok(Source::Run(Box::new(Run::parse(run, std::mem::take(with), [inputs, env, stage_max_age])?)));
+    }
+    if let Some(value) = inputs.or(env) {
+        return Err(value.wrong("no such key without `run`: it belongs to a program"));
+    }
     match (fetch, from) {
         (Some(fetch), None) => {
             let text = path(&fetch)?;
@@ -388,9 +411,10 @@ fn source(view: &mut View, api: &Api, max_age: Duration) -> Result<Source> {
             None => Ok(Source::From(from.name()?)),
         },
         (Some(_), Some(from)) => Err(from.wrong("either `fetch` or `from`, not both")),
-        (None, None) => {
-            Err(view.error("a stage needs `fetch`, a path of the API, or `from`, a stage that fetches".into()))
-        }
+        (None, None) => Err(view.error(
+            "a stage needs `fetch`, a path of the API, `from`, a stage whose raw records it reads, or `run`, a program"
+                .into(),
+        )),
     }
 }
 
@@ -415,6 +439,11 @@ fn folder_name(value: &Value) -> Result<String> {
         return Err(value.wrong("another name: mirror42 has a step and a log of this one"));
     }
     Ok(name)
+}
+
+fn with(value: Value) -> Result<Vec<(String, String)>> {
+    let pairs = value.pairs()?.into_iter();
+    pairs.map(|(variable, stage)| Ok((variable_name(variable, &stage)?, stage.name()?))).collect()
 }
 
 fn variable_name(name: String, value: &Value) -> Result<String> {

@@ -193,8 +193,13 @@ impl<'a> Value<'a> {
     }
 
     pub fn names(self) -> Result<Vec<String>> {
+        self.strings(Value::name)
+    }
+
+    /// The strings of an array, each as `read` takes it.
+    pub fn strings(self, read: impl Fn(&Value<'a>) -> Result<String>) -> Result<Vec<String>> {
         let DeValue::Array(array) = self.value else { return Err(self.wrong("an array of strings")) };
-        array.into_iter().map(|item| element(self.text, &self.key, item).name()).collect()
+        array.into_iter().map(|item| read(&element(self.text, &self.key, item))).collect()
     }
 
     pub fn table(self) -> Result<View<'a>> {

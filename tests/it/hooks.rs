@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use crate::cron::with_program;
 use crate::driver::succeed;
@@ -71,7 +72,7 @@ fn who_asked_for_it_is_told_how_a_run_ended() {
 }
 
 #[test]
-fn a_run_that_did_not_begin_has_nothing_to_tell() {
+fn a_run_that_did_not_begin_or_was_stopped_has_nothing_to_tell() {
     let simulator = Simulator::start("");
     let space = project(&simulator, "on_failure = [\"tell\", \"badly\"]");
     simulator.hold("/v2/cursus/21");
@@ -80,6 +81,15 @@ fn a_run_that_did_not_begin_has_nothing_to_tell() {
     assert_eq!(space.run("mirror42", &["run", "-q", "cursus"]).code, Some(3));
     simulator.release();
     assert!(first.wait().unwrap().success());
+    assert!(!space.path().join("told").exists());
+
+    // Nor has one that a person has stopped.
+    simulator.hold("/v2/cursus/21");
+    let mut stopped = space.spawn("mirror42", &["run", "-q", "--force", "cursus"]);
+    wait_until("it waits for an answer", || simulator.stats()["held"] == 1);
+    assert!(Command::new("kill").arg(stopped.id().to_string()).status().unwrap().success());
+    assert_eq!(stopped.wait().unwrap().code(), Some(75));
+    simulator.release();
     assert!(!space.path().join("told").exists());
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms: what a binary opens. They meet in files, in Postgres and in exit codes, never in each other's code.
-const ROOMS: [&str; 8] = ["driver", "extract", "fetch", "load", "rotate", "simulate", "token", "validate"];
+const ROOMS: [&str; 9] = ["driver", "exec", "extract", "fetch", "load", "rotate", "simulate", "token", "validate"];
 
 /// What rooms share, and by whom it may be used.
 const SHARED: [(&str, &[&str]); 4] = [
@@ -18,14 +18,17 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 32] = [
+const CRATES: [(&str, &[&str]); 36] = [
     ("anstream", &["style"]),
     ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
+    ("clap_complete", &["manual"]),
+    ("clap_mangen", &["manual"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
     ("fastrand", &["api", "limiter", "simulate"]),
     ("flate2", &["driver", "rotate", "simulate"]),
+    ("glob", &["pipeline"]),
     ("http_body_util", &["simulate"]),
     ("httpdate", &["api"]),
     ("hyper", &["simulate"]),
@@ -37,13 +40,14 @@ const CRATES: [(&str, &[&str]); 32] = [
     ("maud", &["driver"]),
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
-    ("nix", &["driver", "files", "limiter", "pg"]),
-    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
+    ("nix", &["driver", "exec", "files", "limiter", "pg", "process", "stop"]),
+    ("percent_encoding", &["api", "driver", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),
     ("rustls_native_certs", &["pg"]),
     ("sha2", &["diff", "driver", "export", "files", "pipeline"]),
+    ("signal_hook", &["stop"]),
     ("strsim", &["pipeline", "simulate"]),
     ("terminal_size", &["driver"]),
     ("tokio", &["simulate"]),
@@ -59,9 +63,9 @@ const EVERYWHERE: [&str; 6] = ["clap", "jiff", "log", "serde", "serde_json", "te
 /// Side effects, and who may have them.
 const EFFECTS: [(&str, &[&str]); 4] = [
     ("fs::rename(", &["files", "pg"]),
-    ("thread::sleep(", &["files", "pg"]),
-    ("Command::new(", &["driver", "pg"]),
-    ("process::exit(", &["simulate"]),
+    ("thread::sleep(", &["files", "pg", "stop"]),
+    ("Command::new(", &["driver", "exec", "pg"]),
+    ("process::exit(", &["simulate", "stop"]),
 ];
 
 const MOST_LINES: usize = 500;

@@ -17,6 +17,7 @@ use super::nightly::{self, Place};
 use crate::cli::{self, Common, Context};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::manual;
 use units::{Manager, Unit};
 
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
@@ -36,8 +37,13 @@ pub struct SystemdArgs {
 #[derive(Subcommand, Clone, Copy, Debug)]
 pub enum Verb {
     /// Write the units, and start their timers
+    #[command(after_long_help = manual::examples(&[
+        ("After a change of the times", "mirror42 systemd install"),
+        ("As root, for the owner of the folder", "mirror42 systemd install --system"),
+    ]))]
     Install,
     /// Stop the timers, and remove the units
+    #[command(after_long_help = manual::examples(&[("Before the folder goes", "mirror42 systemd uninstall")]))]
     Uninstall,
 }
 
