@@ -3,7 +3,8 @@
 //! A writer may be at work: it opens the log anew for each line ([`files::append_line`]), so once the log has another
 //! name, the next line begins a new one; a lock waits for the line that is being written. What a killed rotation left
 //! under its new name the next one compresses.
-//! Only plain files of these names below `logs/` are touched; links are not followed.
+//! Records of runs (`runs/ID.json`) are removed, and not compressed. Only plain files of these names below `logs/` are
+//! touched; links are not followed.
 
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
@@ -22,7 +23,10 @@ use crate::error::{Error, Result};
 use crate::files::{self, AtomicFile, Lock};
 use crate::manual;
 use crate::paths::Paths;
+use crate::pipeline::{Logs, parse_duration, parse_size};
 
+/// The folder of the records of runs, below `logs/`.
+const RUNS: &str = "runs";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 // A line of ours begins with its time, which is 24 bytes long.
 const TIME_BYTES: u64 = 40;
@@ -40,15 +44,16 @@ const CHUNK_BYTES: usize = 1 << 16;
     ("Keep a year, and compress what is larger than 10 MB", "mirror42-rotate --keep-days 365 --larger-than 10MB"),
 ]))]
 pub struct Args {
-    /// Remove compressed logs whose last line is older than this
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    keep_days: u32,
-    /// Compress logs whose first line is older than this
-    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = duration)]
-    older_than: Duration,
-    /// Compress logs larger than this, whatever their age
-    #[arg(long, value_name = "SIZE", default_value = "50MB", value_parser = size_bytes)]
-    larger_than: u64,
+    /// Remove compressed logs whose last line is older than this, and records of runs (logs/runs/), in place of `keep` of
+    /// the pipeline file
+    #[arg(long, value_name = "DAYS")]
+    keep_days: Option<u32>,
+    /// Compress logs whose first line is older than this, in place of `compress_after`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Compress logs larger than this, whatever their age, in place of `compress_size`
+    #[arg(long, value_name = "SIZE", value_parser = size_bytes)]
+    larger_than: Option<u64>,
     #[command(flatten)]
     common: Common,
 }
@@ -60,6 +65,8 @@ enum Kind {
     /// A log under its new name, which was to be compressed.
     Dated,
     Compressed,
+    /// The record of a run, which is small and is kept as it is.
+    OfRun,
     /// Somebody else's.
     Foreign,
 }
@@ -67,14 +74,15 @@ enum Kind {
 pub fn run(args: Args) -> Result<()> {
     let context = args.common.open("rotate")?;
     let paths = &context.pipeline.paths;
+    let limits = args.limits(context.pipeline.logs);
     let lock = Lock::try_with_owner(&paths.stage_lock("rotate"), &format!("pid {}", std::process::id()))?;
     let _lock = lock.ok_or_else(|| Error::locked("another rotation is under way"))?;
     let found = find(&paths.logs())?;
     let now = SystemTime::now();
     let (mut compressed, mut removed) = (0, 0);
 
-    for (path, _, modified) in found.iter().filter(|(_, kind, _)| *kind == Kind::Compressed) {
-        if age(now, *modified) > DAY * args.keep_days {
+    for (path, kind, modified) in &found {
+        if matches!(kind, Kind::Compressed | Kind::OfRun) && age(now, *modified) > limits.keep {
             files::remove(path)?;
             log::info!(target: "rotate", "removed `{}`", paths.shown(path));
             removed += 1;
@@ -83,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
     for (path, kind, modified) in &found {
         let dated = match kind {
             Kind::Dated => path.clone(),
-            Kind::Log if is_due(path, *modified, now, &args)? => set_aside(path, *modified)?,
+            Kind::Log if is_due(path, *modified, now, &limits)? => set_aside(path, *modified)?,
             _ => continue,
         };
         compress(&dated, paths)?;
@@ -91,6 +99,17 @@ pub fn run(args: Args) -> Result<()> {
     }
     log::info!(target: "rotate", "compressed {compressed} logs, removed {removed}");
     Ok(())
+}
+
+impl Args {
+    /// What the pipeline file says, but for what the flags say.
+    fn limits(&self, logs: Logs) -> Logs {
+        Logs {
+            compress_after: self.older_than.unwrap_or(logs.compress_after),
+            compress_size_bytes: self.larger_than.unwrap_or(logs.compress_size_bytes),
+            keep: self.keep_days.map_or(logs.keep, |days| DAY * days),
+        }
+    }
 }
 
 /// The files below `logs`, with what they are and when they were last written; what killed writers left is swept.
@@ -102,10 +121,15 @@ fn find(logs: &Path) -> Result<Vec<(PathBuf, Kind, SystemTime)>> {
             Error::io("list", &path, &cause.into())
         })?;
         // A run that is under way writes into the folder of the records, and sweeps it by itself.
-        if entry.file_type().is_dir() && entry.file_name() != "runs" {
+        if entry.file_type().is_dir() && entry.file_name() != RUNS {
             files::sweep(entry.path())?;
         }
-        let kind = entry.file_name().to_str().map_or(Kind::Foreign, kind_of);
+        let in_runs = entry.path().parent().is_some_and(|folder| folder == logs.join(RUNS));
+        let kind = match entry.file_name().to_str() {
+            Some(name) if in_runs && is_record(name) => Kind::OfRun,
+            Some(name) => kind_of(name),
+            None => Kind::Foreign,
+        };
         if entry.file_type().is_file() && kind != Kind::Foreign {
             let path = entry.into_path();
             let modified = modified(&path, &metadata(&path)?)?;
@@ -131,14 +155,23 @@ fn kind_of(name: &str) -> Kind {
     if stem.is_empty() || !is_number || !is_day { Kind::Foreign } else { kind }
 }
 
-fn is_due(log: &Path, modified: SystemTime, now: SystemTime, args: &Args) -> Result<bool> {
+/// `20261123T010000Z-4711.json`, by the id of its run.
+fn is_record(name: &str) -> bool {
+    let parts = name.strip_suffix(".json").and_then(|id| id.split_once("Z-"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    parts.is_some_and(|(time, process)| {
+        is_digits(process) && time.split_once('T').is_some_and(|(day, time)| is_digits(day) && is_digits(time))
+    })
+}
+
+fn is_due(log: &Path, modified: SystemTime, now: SystemTime, limits: &Logs) -> Result<bool> {
     let size_bytes = metadata(log)?.len();
     if size_bytes == 0 {
         return Ok(false);
     }
     // A log that is written to every night is never old by its own time.
     let began = first_line_time(log)?.map_or(modified, |time| modified.min(time));
-    Ok(size_bytes > args.larger_than || age(now, began) > args.older_than)
+    Ok(size_bytes > limits.compress_size_bytes || age(now, began) > limits.compress_after)
 }
 
 fn first_line_time(log: &Path) -> Result<Option<SystemTime>> {
@@ -223,29 +256,12 @@ fn age(now: SystemTime, time: SystemTime) -> Duration {
 
 /// `1d`, `36h`
 fn duration(text: &str) -> Result<Duration, String> {
-    let span = text.parse::<jiff::Span>().ok();
-    let duration = span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
-    let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
-    duration.ok_or_else(|| "expected a duration such as 1d or 36h".to_string())
+    parse_duration(text).ok_or_else(|| "expected a duration such as 1d or 36h".to_string())
 }
 
 /// `50MB`, `64MiB`, `1000`
 fn size_bytes(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("kB", 1_000),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-        ("", 1),
-    ];
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, bytes) = unit.unwrap_or((text, 1));
-    let size = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(bytes));
-    size.ok_or_else(|| "expected a size such as 50MB or 64MiB".to_string())
+    parse_size(text).ok_or_else(|| "expected a size such as 50MB or 64MiB".to_string())
 }
 
 #[cfg(test)]
@@ -275,9 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_durations_are_read_or_refused() {
-        assert_eq!(["50MB", "64 MiB", "1kB", "7B", "7"].map(size_bytes), [50_000_000, 64 << 20, 1000, 7, 7].map(Ok));
-        assert!(["", "MB", "-1MB", "1.5GB", "99999999999GB"].iter().all(|text| size_bytes(text).is_err()));
+    fn records_of_runs_are_told_by_their_ids() {
+        assert!(is_record("20261123T010000Z-4711.json"));
+        for other in
+            ["20261123T010000Z-4711.json.gz", "20261123T010000Z-.json", "20261123.json", "runs.json", "Z-1.json"]
+        {
+            assert!(!is_record(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_or_refused() {
         assert_eq!(duration("1d"), Ok(DAY));
         assert_eq!(duration("36h"), Ok(DAY * 3 / 2));
         assert!(["", "soon", "-1d"].iter().all(|text| duration(text).is_err()));

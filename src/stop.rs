@@ -7,6 +7,7 @@
 //!
 //! A signal that is ignored when the process begins, as SIGHUP is under `nohup`, stays ignored.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub enum Event {
 type Listener = Box<dyn Fn(Event) + Send>;
 
 static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
 static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
 static KEPT: Mutex<&str> = Mutex::new("");
 /// Held while the process may not end.
@@ -55,6 +57,7 @@ pub fn init(program: &'static str) {
                 let _ = signal_hook::low_level::emulate_default_handler(number);
             }
             was_asked = true;
+            IS_ASKED.store(true, Ordering::Relaxed);
             let name = Signal::try_from(number).map_or("a signal", Signal::as_str);
             let patience = if tell(Event::Asked(name)) { PATIENCE } else { Duration::ZERO };
             // This thread goes on to wait for the second one.
@@ -101,6 +104,11 @@ pub fn listen(listener: impl Fn(Event) + Send + 'static) {
 /// Nobody listens any more: the process ends at once when it is asked to.
 pub fn unlisten() {
     *lock(&LISTENER) = None;
+}
+
+/// Whether the process was asked to end.
+pub fn is_asked() -> bool {
+    IS_ASKED.load(Ordering::Relaxed)
 }
 
 /// Whether somebody listens.

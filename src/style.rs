@@ -25,6 +25,11 @@ pub fn paint(mood: Mood, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// `text` without what was painted.
+pub fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
 pub fn print_to_stdout(line: fmt::Arguments) {
     let _ = writeln!(anstream::stdout().lock(), "{line}");
@@ -44,5 +49,6 @@ mod tests {
         let painted = [Mood::Good, Mood::Warning, Mood::Bad].map(|mood| paint(mood, "word"));
         let codes = ["32", "33", "31"].map(|code| format!("\u{1b}[1m\u{1b}[{code}mword\u{1b}[0m"));
         assert_eq!(painted, codes);
+        assert_eq!(painted.map(|painted| plain(&painted)), ["word"; 3]);
     }
 }

@@ -370,7 +370,8 @@ impl Retry<'_> {
                 }
             };
             self.counts.retries.fetch_add(1, Ordering::Relaxed);
-            log::warn!(target: self.stage, "{}: {}; trying again in {:.1} s", self.what, verdict.why(), wait.as_secs_f32());
+            // Not a warning: what passes by itself is nothing to wake anybody for.
+            log::info!(target: self.stage, "{}: {}; trying again in {:.1} s", self.what, verdict.why(), wait.as_secs_f32());
             if matches!(verdict, Verdict::Wait { .. }) {
                 self.limiter.block(wait)?;
             } else {

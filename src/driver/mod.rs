@@ -7,19 +7,24 @@ mod audit;
 mod child;
 mod children;
 mod command_line;
+mod crontab;
 mod db;
 mod demo;
 mod doctor;
 mod failures;
 mod flags;
 mod forecast;
+mod foreign;
 mod graph;
 mod hashes;
+mod hooks;
 mod init;
 mod loaded;
 mod loadtest;
+mod nightly;
 mod own;
 mod plan;
+mod prometheus;
 mod record;
 mod replay;
 mod report;
@@ -31,6 +36,7 @@ mod snapshots;
 mod staleness;
 mod status;
 mod summary;
+mod systemd;
 mod targets;
 mod trusted;
 mod verdict;
@@ -45,12 +51,15 @@ use crate::log::Format;
 use crate::manual;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
+use crate::stop;
 use flags::RunArgs;
-use record::Recorder;
+use record::{Record, Recorder};
 use run::Options;
-use schedule::Targets;
+use schedule::{Schedule, Targets};
 use staleness::Trust;
 
+/// The verb that is called so, for the lock and for hooks.
+const RUN: &str = "run";
 /// The names of the steps after the stages, as targets of `run`.
 const LOAD: &str = "load";
 const VALIDATE: &str = "validate";
@@ -142,12 +151,33 @@ enum Verb {
     #[command(after_long_help = manual::examples(&[
         ("For people", "mirror42 status"),
         ("For a monitor", "mirror42 status > /dev/null || echo stale"),
+        ("For node_exporter", "mirror42 status --prometheus /var/lib/node_exporter/mirror42.prom"),
     ]))]
     Status {
+        #[command(flatten)]
+        status: status::StatusArgs,
         #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
         database: DatabaseArgs,
+    },
+    /// Print the lines of a crontab that make the mirror every night, or put them there
+    #[command(after_long_help = manual::examples(&[
+        ("To look at", "mirror42 crontab"),
+        ("For this user's cron", "mirror42 crontab install"),
+    ]))]
+    Crontab {
+        #[command(subcommand)]
+        verb: Option<crontab::Verb>,
+    },
+    /// Print the units of systemd that make the mirror every night, or put them there
+    #[command(after_long_help = manual::examples(&[
+        ("To look at", "mirror42 systemd"),
+        ("For this user's systemd", "mirror42 systemd install"),
+    ]))]
+    Systemd {
+        #[command(flatten)]
+        systemd: systemd::SystemdArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
     #[command(after_long_help = manual::examples(&[
@@ -300,10 +330,12 @@ pub fn run(args: Args) -> Result<()> {
             let asked = plan::Asked { probe, json, trust: trust.trust() };
             plan::plan(&context, &asked, &options)
         }
-        Verb::Status { api, database } => {
+        Verb::Status { status, api, database } => {
             api.apply(&mut context.pipeline)?;
-            status::status(&context, database.url(&context.secrets).as_ref())
+            status::status(&context, &status, database.url(&context.secrets).as_ref())
         }
+        Verb::Crontab { verb } => crontab::run(&context, &args.common, verb),
+        Verb::Systemd { systemd } => systemd::run(&context, &args.common, systemd),
         Verb::Demo { demo } => run_demo(context, &args.common, &demo),
         Verb::Loadtest { loadtest, database } => {
             loadtest::run(&context, &args.common, &loadtest, database.url(&context.secrets).as_ref())
@@ -335,6 +367,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn options(common: &Common) -> Options {
     Options {
+        verb: RUN,
         jobs: 8,
         keep_going: false,
         dry_run: false,
@@ -359,7 +392,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
-    let lock = run::lock(&context)?;
+    let lock = run::lock(&context, "demo")?;
     if args.remove {
         return demo::remove(&context);
     }
@@ -373,7 +406,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     api.apply(&mut context.pipeline)?;
     let targets = flags::all_anew(&context)?;
     let database = Some(Secret::new(setting.database_url.clone()));
-    let options = Options { environment: setting.environment(), database, ..options(common) };
+    let options = Options { verb: "demo", environment: setting.environment(), database, ..options(common) };
     let done = run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
@@ -386,7 +419,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
 
 /// A run with its lock, and what it did on the standard output.
 fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
-    let _lock = run::lock(context)?;
+    let _lock = run::lock(context, options.verb)?;
     log::info!("run {} begins", options.run_id);
     let recorder = Recorder::begin(context, targets, options);
     let done = run::run(context, targets, options, &recorder)
@@ -401,25 +434,41 @@ fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: 
     {
         cli::print(format_args!("{}", printed.trim_end()));
     }
+    let told = done.and_then(|(schedule, _)| told(context, targets, options, &schedule, &record, load.as_ref()));
+    // A demo is nobody's night, and who has stopped a run knows of it.
+    if options.verb == RUN && !options.dry_run && !stop::is_asked() {
+        hooks::tell(&context.pipeline, &options.run_id, told.as_deref());
+    }
     if common.quiet {
-        return done.map(drop);
+        return told.map(drop);
     }
     if common.log_format == Format::Json {
         cli::print(format_args!("{}", serde_json::json!(record)));
-        return done.map(drop);
+        return told.map(drop);
     }
-    let (schedule, _) = done?;
-    if let Some(sentence) = summary::idle(&schedule).filter(|_| !options.dry_run) {
-        cli::print(format_args!("{sentence}"));
-        return Ok(());
+    cli::print(format_args!("{}", told?));
+    Ok(())
+}
+
+/// What a run did, for people.
+fn told(
+    context: &Context,
+    targets: &Targets,
+    options: &Options,
+    schedule: &Schedule,
+    record: &Record,
+    load: Option<&ledger::Run>,
+) -> Result<String> {
+    if let Some(sentence) = summary::idle(schedule).filter(|_| !options.dry_run) {
+        return Ok(sentence);
     }
+    let mut parts = Vec::new();
     if !targets.stages.is_empty() {
-        cli::print(format_args!("{}\n", summary::stages(context, &schedule)?));
+        parts.push(format!("{}\n", summary::stages(context, schedule)?));
     }
     if let Some(load) = load {
-        cli::print(format_args!("{}\n", summary::tables(&load)));
+        parts.push(format!("{}\n", summary::tables(load)));
     }
-    let sentence = summary::unchanged(&schedule, &record);
-    cli::print(format_args!("{}", sentence.unwrap_or_else(|| summary::verdict(&record))));
-    Ok(())
+    parts.push(summary::unchanged(schedule, record).unwrap_or_else(|| summary::verdict(record)));
+    Ok(parts.join("\n"))
 }

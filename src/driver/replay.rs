@@ -46,7 +46,7 @@ fn present(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, 
 /// The exports of the last night up to `as_of` are loaded.
 fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, options: &Options) -> Result<()> {
     let pipeline = &context.pipeline;
-    let _lock = run::lock(context)?;
+    let _lock = run::lock(context, "replay")?;
     let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
     let state = pipeline.paths.state();
     files::create_dir(&state)?;

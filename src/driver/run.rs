@@ -20,6 +20,8 @@ use crate::stop;
 /// How the children are to run.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The verb that runs.
+    pub verb: &'static str,
     /// Children at a time.
     pub jobs: usize,
     /// A job that fails keeps only those that need it from being done.
@@ -168,9 +170,9 @@ pub fn remembered(context: &Context) -> Result<Vec<String>> {
 }
 
 /// One run at a time: the lock's file says who holds it.
-pub fn lock(context: &Context) -> Result<Lock> {
+pub fn lock(context: &Context, verb: &str) -> Result<Lock> {
     let path = context.pipeline.paths.run_lock();
-    let owner = format!("process {}, since {}", std::process::id(), logs::now());
+    let owner = format!("`mirror42 {verb}`, process {}, since {}", std::process::id(), logs::now());
     if let Some(lock) = Lock::try_with_owner(&path, &owner)? {
         return Ok(lock);
     }

@@ -260,7 +260,7 @@ impl<'a> Work<'a> {
         if let Some((why, pages)) = entry.series.news() {
             journal.moved(key.as_deref())?;
             let pages = pages.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            log::warn!(target: stage, "`{url}` moved while it was read: {why}; reading again page {pages}");
+            log::info!(target: stage, "`{url}` moved while it was read: {why}; reading again page {pages}");
         }
         let hopeless = |why: &str, detail: String| {
             Err(Error::failed(format!("could not read `{url}` whole: {why}")).detail(detail))
@@ -284,7 +284,7 @@ impl<'a> Work<'a> {
             }
             State::Broken(why) => {
                 entry.tries += 1;
-                log::warn!(target: stage, "`{url}` is not whole: {why}; reading it again ({} of {SERIES_TRIES})", entry.tries);
+                log::info!(target: stage, "`{url}` is not whole: {why}; reading it again ({} of {SERIES_TRIES})", entry.tries);
                 journal.restart(key.as_deref())?;
                 entry.series.restart();
                 Ok(true)

@@ -104,7 +104,7 @@ pub fn run(args: Args) -> Result<()> {
     let plan = Plan { pipeline, exports, run_id, definition, allowed, dry_run: args.dry_run };
     let report = match load(&mut client, &plan) {
         Err(error) if error.kind() == Kind::Conflict => {
-            log::warn!("{}; once more", error.message());
+            log::info!("{}; once more", error.message());
             load(&mut client, &plan)?
         }
         done => done?,

@@ -6,6 +6,7 @@
 
 mod auth;
 mod body_path;
+mod cron_time;
 mod definition;
 mod extras;
 mod order;
@@ -13,6 +14,7 @@ mod own;
 mod parse;
 mod secrets;
 mod toml_view;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,10 +26,12 @@ use crate::paths::Paths;
 pub use crate::secret::Secret;
 pub use auth::{Auth, Grant, OAuth2};
 pub use body_path::BodyPath;
+pub use cron_time::{CronTime, all as all_values, has as has_value};
 pub use definition::first_difference;
 pub use own::{Raw, Run};
 pub use secrets::Secrets;
 pub use toml_view::parse_duration;
+pub use upkeep::{Cron, Hooks, Logs, parse_size};
 
 /// The schema of the ledger, where the file names none.
 pub const DEFAULT_LEDGER: &str = "mirror42";
@@ -57,6 +61,9 @@ pub struct Pipeline {
     pub lock_timeout: Duration,
     /// The longest that one statement of a load takes; zero: as long as it takes.
     pub statement_timeout: Duration,
+    pub hooks: Hooks,
+    pub cron: Cron,
+    pub logs: Logs,
     pub api: Api,
     /// In the order of the file.
     pub stages: Vec<Stage>,

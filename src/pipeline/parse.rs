@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::toml_view::{Text, Value, View};
 use super::{
     Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, MaxDelete, Nul, OAuth2, Page, PageStyle,
-    Pipeline, Run, Source, Stage, Total, extras,
+    Pipeline, Run, Source, Stage, Total, extras, upkeep,
 };
 use crate::error::Result;
 use crate::paths::Paths;
@@ -47,6 +47,8 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         Some(value) => value.tables()?.into_iter().map(check).collect::<Result<_>>()?,
         None => Vec::new(),
     };
+    let cron = upkeep::cron(root.take("cron").map(Value::table).transpose()?, &api.auth)?;
+    let logs = upkeep::logs(root.take("logs").map(Value::table).transpose()?)?;
     root.finish()?;
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -65,6 +67,12 @@ pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
         nul: head.take("nul").map_or(Ok(Nul::Error), nul)?,
         lock_timeout: or(head.take("lock_timeout"), Value::duration, LOCK_TIMEOUT)?,
         statement_timeout: or(head.take("statement_timeout"), Value::duration, STATEMENT_TIMEOUT)?,
+        hooks: upkeep::Hooks {
+            on_success: head.take("on_success").map(upkeep::command).transpose()?,
+            on_failure: head.take("on_failure").map(upkeep::command).transpose()?,
+        },
+        cron,
+        logs,
         api,
         stages,
         index: HashMap::new(),
@@ -449,6 +457,6 @@ fn variable_name(name: String, value: &Value) -> Result<String> {
     Ok(name)
 }
 
-fn or<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(&Value<'a>) -> Result<T>, default: T) -> Result<T> {
+pub fn or<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(&Value<'a>) -> Result<T>, default: T) -> Result<T> {
     value.map_or(Ok(default), |value| read(&value))
 }

@@ -20,7 +20,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn keys_of_parser() -> BTreeMap<String, BTreeSet<String>> {
     let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut function = String::new();
-    for line in read("src/pipeline/parse.rs").lines() {
+    for line in (read("src/pipeline/parse.rs") + &read("src/pipeline/upkeep.rs")).lines() {
         let declared = line.strip_prefix("fn ").or(line.strip_prefix("pub fn "));
         if let Some(name) = declared.and_then(|rest| rest.split('(').next()) {
             function = name.to_string();
@@ -59,7 +59,7 @@ fn keys_of_document() -> BTreeMap<String, BTreeSet<String>> {
 fn every_key_of_the_pipeline_file_is_described_and_no_other() {
     let mut parser = keys_of_parser();
     let document = keys_of_document();
-    let tables: BTreeSet<String> = ["api", "check", "pipeline", "stage"].map(String::from).into();
+    let tables: BTreeSet<String> = ["api", "check", "cron", "logs", "pipeline", "stage"].map(String::from).into();
     assert_eq!(parser.remove("file"), Some(tables));
     assert_eq!(document, parser);
 }
@@ -95,6 +95,8 @@ fn the_defaults_are_those_that_are_told() {
         lock_timeout,
         statement_timeout,
         keep_exports,
+        cron,
+        logs,
         api,
         stages,
         ..
@@ -117,6 +119,11 @@ fn the_defaults_are_those_that_are_told() {
     assert_eq!(told["keep_exports"], keep_exports.to_string());
     assert_eq!(told["lock_timeout"], format!("\"{}s\"", lock_timeout.as_secs()));
     assert_eq!(told["statement_timeout"], format!("\"{}min\"", statement_timeout.as_secs() / 60));
+    assert_eq!(told["rotate"], format!("\"{}\"", cron.rotate.as_str()));
+    let days = |duration: std::time::Duration| format!("\"{}d\"", duration.as_secs() / 86_400);
+    assert_eq!(told["compress_after"], days(logs.compress_after));
+    assert_eq!(told["compress_size"], format!("\"{}MB\"", logs.compress_size_bytes / 1_000_000));
+    assert_eq!(told["keep"], days(logs.keep));
     assert_eq!(told["timeout"], format!("\"{}s\"", api.timeout.as_secs()));
     assert_eq!(told["in_flight"], api.limits.in_flight.to_string());
     assert_eq!(told["size"], api.page.size.to_string());

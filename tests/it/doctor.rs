@@ -180,7 +180,7 @@ fn with_nothing_there_every_check_has_its_line() {
              ok       folders      can be written; not there yet, made when needed: `exports`, `logs`, `data`, `.mirror42`\n\
              {}\n\
              warning  cron         nothing runs `FOLDER` every night\n\
-             {HINT}Let cron do it: docs/operations.md has the lines.\n\
+             {HINT}Run `mirror42 crontab install`, or `mirror42 systemd install`.\n\
              warning  mirror       {after}\n\
              ok       last run     there was none yet",
             database[0],

@@ -122,6 +122,44 @@ fn what_was_compressed_long_ago_goes() {
 }
 
 #[test]
+fn the_pipeline_file_says_what_is_old_and_large_and_flags_say_otherwise() {
+    let pipeline = format!("{PIPELINE}[logs]\ncompress_after = \"2h\"\ncompress_size = \"1kB\"\nkeep = \"3d\"\n");
+    let space = Space::new().file("pipeline.toml", &pipeline);
+    for (name, text, hours) in [("old", "x", 3), ("young", "x", 1), ("large", &"x".repeat(1001), 0)] {
+        space.write(&format!("logs/{name}.log"), text);
+        age(&space, &format!("logs/{name}.log"), HOUR * hours);
+    }
+    space.write("logs/gone.log.2026-01-01.gz", "");
+    age(&space, "logs/gone.log.2026-01-01.gz", DAY * 4);
+    let flags = ["--older-than", "1d", "--larger-than", "2kB", "--keep-days", "5"];
+    let outcome = rotate(&space, &flags);
+    assert!(outcome.stderr.ends_with(" rotate: compressed 0 logs, removed 0\n"), "{}", outcome.stderr);
+    let outcome = rotate(&space, &[]);
+    assert!(outcome.stderr.ends_with(" rotate: compressed 2 logs, removed 1\n"), "{}", outcome.stderr);
+    let compressed = |name: &str, age: Duration| format!("{name}.log.{}.gz", day(age));
+    assert_eq!(
+        logs(&space),
+        [compressed("large", Duration::ZERO), compressed("old", HOUR * 3), "young.log".to_string()]
+    );
+}
+
+#[test]
+fn records_of_runs_are_kept_as_they_are_until_they_go() {
+    let space = project();
+    let (old, young) = ("20260101T010000Z-4711.json", "20260102T010000Z-4712.json");
+    let others = ["runs/notes.json", "20260101T010000Z-4711.json"];
+    for name in [&format!("runs/{old}"), &format!("runs/{young}"), others[0], others[1]] {
+        space.write(&format!("logs/{name}"), "{}");
+        age(&space, &format!("logs/{name}"), DAY * 31);
+    }
+    age(&space, &format!("logs/runs/{young}"), DAY * 29);
+    let outcome = rotate(&space, &["--larger-than", "0"]);
+    assert!(outcome.stderr.contains(&format!(" rotate: removed `logs/runs/{old}`\n")), "{}", outcome.stderr);
+    assert!(outcome.stderr.ends_with(" rotate: compressed 0 logs, removed 1\n"), "{}", outcome.stderr);
+    assert_eq!(logs(&space), [others[1], &format!("runs/{young}"), others[0]]);
+}
+
+#[test]
 fn files_of_others_are_left_alone() {
     let space = project();
     let others = ["a.gz", "access.log.1.gz", "dump.sql", "load.log.2026-1-1.gz", "load.log.bak", "notes.2026-01-01.gz"];

@@ -12,7 +12,7 @@ pub fn check(patient: &Patient) -> Finding {
     match found {
         Some((place, _)) => Finding::ok("cron", format!("{place} runs this folder")),
         None => Finding::warning("cron", format!("nothing runs `{}` every night", folder.display()))
-            .hint("Let cron do it: docs/operations.md has the lines."),
+            .hint("Run `mirror42 crontab install`, or `mirror42 systemd install`."),
     }
 }
 
@@ -45,6 +45,14 @@ fn places(folder: &Path) -> Vec<(String, String)> {
 /// Whether a line that is no comment names the folder and a program of ours.
 fn runs(text: &str, folder: &Path) -> bool {
     let folder = folder.to_string_lossy();
+    // What `crontab install` and `systemd install` wrote says so in its own words: names may be quoted in any way.
+    let is_mark = |line: &str| {
+        let file = line.strip_prefix("# mirror42 ").map(|rest| rest.strip_prefix("begin ").unwrap_or(rest));
+        file.and_then(|file| file.strip_prefix(&*folder)).is_some_and(|rest| rest.starts_with('/'))
+    };
+    if text.lines().any(is_mark) {
+        return true;
+    }
     let names_folder = |line: &str| {
         line.match_indices(&*folder).any(|(at, _)| {
             // `/srv/a` is not in `/srv/ab`.
@@ -67,6 +75,9 @@ mod tests {
         assert!(ours("0 1 * * *  cd /srv/mirror && /usr/local/bin/mirror42 run -q"));
         assert!(ours("0 1 * * *  root mirror42 run --pipeline /srv/mirror/pipeline.toml"));
         assert!(ours("[Service]\nWorkingDirectory=/srv/mirror\nExecStart=/usr/bin/mirror42 run\n"));
+        assert!(ours("# mirror42 begin /srv/mirror/pipeline.toml\n0 1 * * * cd '/srv/mi'…\n"));
+        assert!(ours("# mirror42 /srv/mirror/pipeline.toml\n[Unit]\n"));
+        assert!(!ours("# mirror42 begin /srv/mirror2/pipeline.toml\n"));
         assert!(!ours("# 0 1 * * *  cd /srv/mirror && mirror42 run"));
         assert!(!ours("0 1 * * *  cd /srv/mirror2 && mirror42 run"));
         assert!(!ours("0 1 * * *  cd /srv/mirror && make"));
