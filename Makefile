@@ -3,6 +3,7 @@
 CARGO_BIN = $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PATH := $(CARGO_BIN):$(PATH)
 PREFIX ?= /usr/local
+SHARE = $(PREFIX)/share
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help demo test build install bench bench-load chaos chaos-fetch mutants setup clean
@@ -11,7 +12,7 @@ help:
 	@echo 'make demo      the whole mirror on this machine: simulated API, own Postgres (about a minute)'
 	@echo 'make test      format, lints and all tests'
 	@echo 'make build     release binaries in $(RELEASE)/'
-	@echo 'make install   the binaries into $(PREFIX)/bin (PREFIX=...)'
+	@echo 'make install   the binaries into $(PREFIX)/bin, man pages and completions into $(PREFIX)/share (PREFIX=...)'
 	@echo 'make bench     how long the quick demo and the extraction take, after make bench-load'
 	@echo 'make bench-load  how long a load takes, beside psql with ready files (8 minutes)'
 	@echo 'make chaos     fetches, loads and whole runs killed and cut off 200 times each and more, after make chaos-fetch'
@@ -37,6 +38,15 @@ install:
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	for binary in src/bin/*.rs; do \
 	    install -m 755 "$(RELEASE)/$$(basename "$$binary" .rs)" '$(DESTDIR)$(PREFIX)/bin/' || exit 1; \
+	done
+	$(RELEASE)/mirror42 man '$(DESTDIR)$(SHARE)/man/man1'
+	install -d '$(DESTDIR)$(SHARE)/bash-completion/completions' '$(DESTDIR)$(SHARE)/zsh/site-functions' \
+	    '$(DESTDIR)$(SHARE)/fish/vendor_completions.d'
+	for name in $$(basename -s .rs src/bin/*.rs); do \
+	    completions() { $(RELEASE)/mirror42 completions "$$1" "$$name" > "$(DESTDIR)$(SHARE)/$$2"; }; \
+	    completions bash "bash-completion/completions/$$name" && \
+	    completions zsh "zsh/site-functions/_$$name" && \
+	    completions fish "fish/vendor_completions.d/$$name.fish" || exit 1; \
 	done
 
 bench: bench-load

@@ -5,20 +5,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::{Args, Parser};
+use clap::{Args, Command, Parser};
 use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
 use crate::style::{self, Mood};
-use crate::{log as logs, progress, stop};
+use crate::{log as logs, manual, progress, stop};
+
+/// The pipeline file where none is named.
+pub const PIPELINE: &str = "pipeline.toml";
 
 /// The flags of every binary that works on a pipeline.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// The pipeline file; its folder is the root of exports/, logs/, data/ and .mirror42/
-    #[arg(long, value_name = "FILE", default_value = "pipeline.toml", global = true)]
+    #[arg(long, value_name = "FILE", default_value = PIPELINE, global = true)]
     pub pipeline: PathBuf,
     /// How the standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true)]
@@ -44,6 +47,9 @@ pub struct ApiArgs {
     /// [default: 65m]
     #[arg(long, value_name = "DURATION", env = "MIRROR42_MAX_WAIT", global = true)]
     pub max_wait: Option<String>,
+    /// How often a request is sent before it is given up [default: 7]
+    #[arg(long, value_name = "N", env = "MIRROR42_TRIES", global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: Option<u32>,
 }
 
 /// The flags of the binaries that talk to the database.
@@ -158,6 +164,15 @@ pub struct Context {
 }
 
 impl Common {
+    /// Decides how the standard error is written; [`Common::open`] does it for whoever has a pipeline.
+    pub fn begin_telling(&self) {
+        progress::init(match self.log_format {
+            Format::Json => progress::Mode::Events,
+            Format::Text if self.quiet => progress::Mode::Silent,
+            Format::Text => progress::mode_of_stderr(),
+        });
+    }
+
     /// Reads the pipeline and starts logging as the step `step`.
     pub fn open(&self, step: &'static str) -> Result<Context> {
         let pipeline = Pipeline::load(&self.pipeline)?;
@@ -166,11 +181,7 @@ impl Common {
             (_, true) => LevelFilter::Debug,
             _ => LevelFilter::Info,
         };
-        progress::init(match self.log_format {
-            Format::Json => progress::Mode::Events,
-            Format::Text if self.quiet => progress::Mode::Silent,
-            Format::Text => progress::mode_of_stderr(),
-        });
+        self.begin_telling();
         logs::init(&pipeline.paths, step, self.log_format, console)?;
         let secrets = Secrets::load(&pipeline.paths.dotenv())?;
         if let Some(secret) = pipeline.api.auth.secret_variable().and_then(|name| secrets.get(name)) {
@@ -204,6 +215,7 @@ impl ApiArgs {
                 Error::usage(format!("`--max-wait` is {text:?}, expected a duration such as `10m`, `2h` or `0s`"))
             })?;
         }
+        limits.tries = self.tries;
         if let Some(url) = self.api_url.as_deref().filter(|url| !url.is_empty()) {
             let checked = crate::pipeline::base_url(url);
             pipeline.api.base_url = checked.map_err(|what| Error::usage(format!("`--api-url` {what}")))?;
@@ -220,18 +232,39 @@ impl DatabaseArgs {
     }
 }
 
+/// The definitions of the command line of the program `name`.
+pub fn definitions<A: Parser>(name: &'static str) -> Command {
+    A::command().name(name).version(manual::VERSION)
+}
+
 /// The body of every `main`: parses the command line, runs, prints the one message of a failure.
 pub fn run_main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    // clap prints usage errors itself and exits with 2, as our contract wants.
-    let args = A::parse();
-    stop::init(name);
-    match run(args) {
+    let definitions = || definitions::<A>(name);
+    manual::complete(definitions);
+    let mut words = std::env::args_os().skip(1);
+    let done = match (words.next(), words.next(), words.next()) {
+        (Some(flag), Some(folder), None) if flag == manual::MAN_FLAG => {
+            manual::write_man_pages(definitions(), folder.as_ref())
+        }
+        _ => {
+            let args = parse(definitions());
+            stop::init(name);
+            run(args)
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(name, &error);
             error.exit_code()
         }
     }
+}
+
+/// The arguments of this process. clap prints usage errors itself and exits with 2, as our contract wants.
+fn parse<A: Parser>(mut definitions: Command) -> A {
+    let mut matches = definitions.get_matches_mut();
+    A::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut definitions).exit())
 }
 
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.

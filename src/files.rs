@@ -4,6 +4,10 @@
 //! looks for, flushed to the disk, and renamed. A killed process leaves at most such a temporary
 //! file, which the next writer of the same folder removes ([`sweep`]).
 
+mod held;
+
+pub use held::held_by;
+
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};

@@ -16,8 +16,8 @@
 //! 6. The row stands. [`validate`] looks at the whole: keys, counts, age, and the pipeline's own checks.
 //!
 //! Beside the way: [`token`] and [`rotate`] look after the token and the logs, [`simulate`] is the API on loopback. Under all
-//! of it are [`cli`], [`error`], [`log`], [`process`], [`progress`], [`secret`], [`stop`] and [`style`]. ARCHITECTURE.md has the floors of
-//! the house and what always holds.
+//! of it are [`cli`], [`manual`], [`error`], [`log`], [`process`], [`progress`], [`secret`], [`stop`] and [`style`]. ARCHITECTURE.md has
+//! the floors of the house and what always holds.
 
 pub mod api;
 pub mod cli;
@@ -33,6 +33,7 @@ pub mod files;
 pub mod limiter;
 pub mod load;
 pub mod log;
+pub mod manual;
 pub mod paths;
 pub mod pg;
 pub mod pipeline;

@@ -20,6 +20,7 @@ use walkdir::WalkDir;
 use crate::cli::Common;
 use crate::error::{Error, Result};
 use crate::files::{self, AtomicFile, Lock};
+use crate::manual;
 use crate::paths::Paths;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -33,7 +34,11 @@ const CHUNK_BYTES: usize = 1 << 16;
 /// its first line's time, or by its own, whichever is earlier. Exit codes: 0 done or nothing to do, 1 failed,
 /// 2 usage, 3 another rotation is under way.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-rotate", version)]
+#[command(name = "mirror42-rotate")]
+#[command(after_long_help = manual::examples(&[
+    ("As cron does, every night", "mirror42-rotate -q"),
+    ("Keep a year, and compress what is larger than 10 MB", "mirror42-rotate --keep-days 365 --larger-than 10MB"),
+]))]
 pub struct Args {
     /// Remove compressed logs whose last line is older than this
     #[arg(long, value_name = "DAYS", default_value_t = 30)]

@@ -12,6 +12,7 @@ use crate::api::token::{Info, Wish};
 use crate::api::{Client, login};
 use crate::cli::{self, ApiArgs, Common};
 use crate::error::{Error, Result};
+use crate::manual;
 use crate::pipeline::{Auth, Pipeline};
 use crate::secret::Secret;
 
@@ -21,7 +22,11 @@ use crate::secret::Secret;
 /// 0 done, 1 no token could be had, 2 usage or an API that is not authorized by OAuth2, 75 the API allows no more for now,
 /// run again later.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-token", version)]
+#[command(name = "mirror42-token")]
+#[command(after_long_help = manual::examples(&[
+    ("Are the credentials good?", "mirror42-token ensure"),
+    ("How long is the token at hand?", "mirror42-token info"),
+]))]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -37,16 +42,30 @@ enum Verb {
     ///
     /// Prints the address to open, and reads from the standard input the code that comes of it, or the whole address
     /// that the browser ends at. For `grant = "refresh_token"`.
+    #[command(after_long_help = manual::examples(&[
+        ("Asks for the code", "mirror42-token login"),
+        ("With a code that is there already", "mirror42-token login --code 4f1d9c02"),
+    ]))]
     Login {
         /// The code, of an address opened before; it shows in the list of processes
         #[arg(long, value_name = "CODE")]
         code: Option<String>,
     },
     /// Ask for a token if the one at hand has less than an hour left
+    #[command(after_long_help = manual::examples(&[
+        ("As cron does, every hour", "mirror42-token ensure -q"),
+    ]))]
     Ensure,
     /// Ask for a token now
+    #[command(after_long_help = manual::examples(&[
+        ("After the application's secret was renewed", "mirror42-token refresh"),
+    ]))]
     Refresh,
     /// Show how long the token at hand is good; asks nobody
+    #[command(after_long_help = manual::examples(&[
+        ("For people", "mirror42-token info"),
+        ("For programs", "mirror42-token info --json | jq .seconds_left"),
+    ]))]
     Info {
         /// As one JSON object
         #[arg(long)]

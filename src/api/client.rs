@@ -69,6 +69,11 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// All that are text, by name; of several of one name the last.
+    pub fn headers(&self) -> impl Iterator<Item = (String, String)> {
+        self.headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_string())))
+    }
+
     /// The server's name for the body, to be kept with it; none if it holds a secret.
     pub fn etag(&self) -> Option<&str> {
         self.header("etag").filter(|etag| redact(etag) == *etag)
@@ -104,6 +109,7 @@ pub struct Client {
     headers: Vec<(String, String)>,
     query: Vec<(String, String)>,
     limiter: Arc<Limiter>,
+    tries: u32,
     authorization: Authorization,
     /// The least time, in microseconds, that a request and its answer have spent on their way.
     least_way_us: AtomicU64,
@@ -139,6 +145,7 @@ impl Client {
             headers: api.headers.clone(),
             query: api.query.clone(),
             limiter,
+            tries: api.limits.tries.unwrap_or(TRIES),
             authorization: Authorization::new(context, agent)?,
             least_way_us: AtomicU64::new(u64::MAX),
             counts: Counts::default(),
@@ -164,7 +171,7 @@ impl Client {
     /// Gets an address until `read` can use the answer.
     pub fn get<T>(&self, request: &Request, read: impl Fn(Answer) -> Result<T, Verdict>) -> Result<T> {
         let Request { stage, url, etag, waiting } = *request;
-        let retry = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: format!("fetch `{url}`") };
+        let retry = self.retry(stage, format!("fetch `{url}`"));
         // Before the first slot is taken: a token may have to be asked for, in a slot of its own.
         self.authorization.credential(&retry, waiting)?;
         retry.run(waiting, || {
@@ -205,8 +212,12 @@ impl Client {
     /// What can be told of the OAuth2 token, once the wish is fulfilled; none if there is no such token. `stage` and
     /// `waiting` as in [`Client::get`].
     pub fn token(&self, wish: Wish, stage: &str, waiting: &dyn Fn(&str)) -> Result<Option<Info>> {
-        let asker = Retry { limiter: &self.limiter, counts: &self.counts, stage, what: String::new() };
+        let asker = self.retry(stage, String::new());
         self.authorization.oauth2().map_or(Ok(None), |oauth2| oauth2.fulfil(wish, &asker, waiting))
+    }
+
+    fn retry<'a>(&'a self, stage: &'a str, what: String) -> Retry<'a> {
+        Retry { limiter: &self.limiter, counts: &self.counts, tries: self.tries, stage, what }
     }
 
     /// Where a person consents, if tokens are given for that.
@@ -311,6 +322,8 @@ pub enum Stop {
 pub struct Retry<'a> {
     pub limiter: &'a Limiter,
     pub counts: &'a Counts,
+    /// How often it is sent before it is given up.
+    pub tries: u32,
     /// Whose log the tries go to.
     pub stage: &'a str,
     /// What is tried, for messages: "fetch `https://…`".
@@ -318,7 +331,7 @@ pub struct Retry<'a> {
 }
 
 impl Retry<'_> {
-    /// Runs `attempt` until it succeeds, cannot succeed, has been tried [`TRIES`] times or put off [`PUT_OFFS`] times,
+    /// Runs `attempt` until it succeeds, cannot succeed, has been tried as often as it may or put off [`PUT_OFFS`] times,
     /// or too many other requests of this process went as badly.
     pub fn run<T>(&self, waiting: &dyn Fn(&str), attempt: impl Fn() -> Result<T, Stop>) -> Result<T> {
         let (mut tries, mut put_offs) = (0, 0);
@@ -348,8 +361,9 @@ impl Retry<'_> {
                 }
                 Verdict::Again { .. } | Verdict::Unauthorized { .. } => {
                     tries += 1;
-                    if tries == TRIES {
-                        return Err(self.failure(verdict.why(), &format!("It was tried {TRIES} times.")));
+                    if tries == self.tries {
+                        let told = if tries == 1 { "once".to_string() } else { format!("{tries} times") };
+                        return Err(self.failure(verdict.why(), &format!("It was tried {told}.")));
                     }
                     self.bear(verdict.why())?;
                     backoff(tries)

@@ -214,7 +214,7 @@ impl OAuth2 {
         };
         // Counted apart: the requests of a stage are those for its pages.
         let counts = Counts::default();
-        let retry = Retry { limiter: asker.limiter, counts: &counts, stage: asker.stage, what };
+        let retry = Retry { limiter: asker.limiter, counts: &counts, tries: asker.tries, stage: asker.stage, what };
         let place = file.reserve(&self.owner, now_s())?;
         let granted = retry
             .run(waiting, || self.ask_once(ask, &retry.what))

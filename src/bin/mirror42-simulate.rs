@@ -7,5 +7,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mirror42::simulate::main()
+    mirror42::cli::run_main("mirror42-simulate", mirror42::simulate::run)
 }

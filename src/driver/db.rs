@@ -8,20 +8,37 @@ use clap::Subcommand;
 
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
+use crate::manual;
 use crate::pg::{self, embedded};
 use crate::pipeline::Secret;
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum Verb {
     /// Start the embedded server, if it does not run, and print its address
+    #[command(after_long_help = manual::examples(&[
+        ("By hand; a run does it by itself", "mirror42 db start"),
+    ]))]
     Start,
     /// Stop the embedded server
+    #[command(after_long_help = manual::examples(&[
+        ("Before the machine is shut down, say", "mirror42 db stop"),
+    ]))]
     Stop,
     /// Say whether the embedded server runs
+    #[command(after_long_help = manual::examples(&[
+        ("It says how it is reached, too", "mirror42 db status"),
+    ]))]
     Status,
     /// Print the database's address, for other programs (with its password, if it has one)
+    #[command(after_long_help = manual::examples(&[
+        ("A dump", "pg_dump \"$(mirror42 db url)\" > mirror.sql"),
+    ]))]
     Url,
     /// Open psql on the database; arguments after `--` go to psql
+    #[command(after_long_help = manual::examples(&[
+        ("A session", "mirror42 db psql"),
+        ("One query", "mirror42 db psql -- -c 'select count(*) from projects'"),
+    ]))]
     Psql {
         #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,

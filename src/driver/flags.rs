@@ -9,18 +9,19 @@ use super::schedule::{Reach, Targets};
 use super::{LOAD, VALIDATE};
 use crate::cli::Context;
 use crate::error::{Error, Result};
+use crate::manual;
 use crate::pipeline::{Pipeline, nearest};
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Stages, `load` or `validate`
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[LOAD, VALIDATE]))]
     targets: Vec<String>,
     /// Do these stages again whatever their receipts say; without a name, the named targets, or all
     #[arg(long, value_name = "STAGE,STAGE", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     force: Option<Vec<String>>,
     /// Do this stage again, and all that depends on it; all else as needed, then load
-    #[arg(long, value_name = "STAGE", conflicts_with_all = ["targets", "force", "only"])]
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["targets", "force", "only"], add = manual::stages(&[]))]
     from: Option<String>,
     /// The named targets, and nothing that they need: what is there has to do
     #[arg(long, requires = "targets")]

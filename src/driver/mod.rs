@@ -2,14 +2,18 @@
 //!
 //! It adds nothing that a person with `make` could not do: every child is a command that works alone.
 
+mod aside;
 mod audit;
 mod child;
 mod children;
 mod command_line;
 mod db;
 mod demo;
+mod doctor;
 mod failures;
 mod flags;
+mod graph;
+mod init;
 mod loadtest;
 mod own;
 mod record;
@@ -17,6 +21,7 @@ mod replay;
 mod report;
 mod requests;
 mod run;
+mod sample;
 mod schedule;
 mod snapshots;
 mod staleness;
@@ -30,6 +35,7 @@ use crate::error::Result;
 use crate::files;
 use crate::limiter::Limiter;
 use crate::log::Format;
+use crate::manual;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
 use flags::RunArgs;
@@ -47,12 +53,26 @@ const VALIDATE: &str = "validate";
 /// holds the lock; 4 the deletion guard stopped it; 5 validation failed; 75 the API allows no more for now, or a
 /// signal stopped it: run again.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42", version)]
+#[command(name = "mirror42")]
+#[command(after_long_help = manual::examples(&[
+    ("See all of it on this machine, in seconds", "mirror42 demo --quick"),
+    ("What would run, and why?", "mirror42 plan"),
+    ("Bring the mirror up to date", "mirror42 run"),
+    ("How old is it?", "mirror42 status"),
+]))]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: AnyVerb,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum AnyVerb {
+    #[command(flatten)]
+    OnTheMirror(Verb),
+    #[command(flatten)]
+    Aside(aside::Verb),
 }
 
 #[derive(Subcommand, Debug)]
@@ -61,6 +81,12 @@ enum Verb {
     ///
     /// With names: these stages with what they need, and no load. `load` and `validate` are names
     /// too: `load` brings all stages up to date and loads them, `validate` only validates.
+    #[command(after_long_help = manual::examples(&[
+        ("As cron does, every night", "mirror42 run -q"),
+        ("One export, with what it needs", "mirror42 run 06_campus_projects"),
+        ("Fetch one again, and load", "mirror42 run 08_coalitions load --force"),
+        ("All from the beginning, two processes at a time", "mirror42 run --force -j 2"),
+    ]))]
     Run {
         #[command(flatten)]
         run: RunArgs,
@@ -70,6 +96,10 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Say for every stage what would run and why, how many requests that takes, and how long
+    #[command(after_long_help = manual::examples(&[
+        ("By what earlier fetches took", "mirror42 plan"),
+        ("Ask the API where there was none", "mirror42 plan --probe"),
+    ]))]
     Plan {
         /// Ask the API, with one request a stage, where no earlier fetch tells how many pages there are
         #[arg(long)]
@@ -78,6 +108,10 @@ enum Verb {
         api: ApiArgs,
     },
     /// Say how old the mirror is and what is in it; fails when it is stale
+    #[command(after_long_help = manual::examples(&[
+        ("For people", "mirror42 status"),
+        ("For a monitor", "mirror42 status > /dev/null || echo stale"),
+    ]))]
     Status {
         #[command(flatten)]
         api: ApiArgs,
@@ -85,6 +119,11 @@ enum Verb {
         database: DatabaseArgs,
     },
     /// Run the whole mirror on this machine: a simulated API and an embedded database
+    #[command(after_long_help = manual::examples(&[
+        ("With the limit of the real API, in a minute", "mirror42 demo"),
+        ("A day later, without it", "mirror42 demo --next-day --quick"),
+        ("Forget it", "mirror42 demo --remove"),
+    ]))]
     Demo {
         #[command(flatten)]
         demo: demo::DemoArgs,
@@ -93,6 +132,10 @@ enum Verb {
     ///
     /// Synthetic exports are loaded into a scratch schema of the database, which is dropped in the end. Nothing of
     /// the mirror is read or changed.
+    #[command(after_long_help = manual::examples(&[
+        ("Ten times the mirror of 42, five runs", "mirror42 loadtest"),
+        ("A million rows, for a program", "mirror42 loadtest --rows 1000000 --runs 3 --json"),
+    ]))]
     Loadtest {
         #[command(flatten)]
         loadtest: loadtest::LoadtestArgs,
@@ -110,6 +153,11 @@ enum Verb {
     /// Load the exports of a past night again, through the same loader and guard
     ///
     /// Asks nothing of the API. The next `run` puts the database back to the present.
+    #[command(after_long_help = manual::examples(&[
+        ("Which nights are kept?", "mirror42 replay --list"),
+        ("What would one of them change?", "mirror42 replay --as-of 2026-11-23 --dry-run"),
+        ("Load it", "mirror42 replay --as-of 2026-11-23"),
+    ]))]
     Replay {
         #[command(flatten)]
         replay: replay::ReplayArgs,
@@ -118,7 +166,26 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Check that all is there that a night needs, one line a check, with a remedy for what is not
+    ///
+    /// Asks the API for a token and one record, and looks at the database, folders, disk, clock, timetable and last run.
+    /// Exit codes: 0 nothing failed, 1 a check failed; a warning is no failure.
+    Doctor {
+        #[command(flatten)]
+        doctor: doctor::DoctorArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Say what was deleted and changed, when, and by which run
+    #[command(after_long_help = manual::examples(&[
+        ("Of one table, in the last week", "mirror42 audit projects --since 7d"),
+        ("One row of a table with a key of two columns",
+            "mirror42 audit campus_projects --key campus_id=21 --key project_id=1332"),
+        ("Every key that was ever deleted, for a program",
+            "mirror42 audit --limit 0 --json | jq -c 'select(.deleted) | [.table, .key]'"),
+    ]))]
     Audit {
         #[command(flatten)]
         audit: audit::AuditArgs,
@@ -136,7 +203,19 @@ enum Verb {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Propose a new pipeline folder for another API, from the addresses of its indexes
+    ///
+    /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
+    /// and yours to edit. What is there already is never overwritten.
+    Init {
+        #[command(flatten)]
+        init: init::InitArgs,
+    },
     /// The embedded database by hand
+    #[command(after_long_help = manual::examples(&[
+        ("A session on the mirror, wherever it is", "mirror42 db psql"),
+        ("For another client", "psql \"$(mirror42 db url)\""),
+    ]))]
     Db {
         #[command(subcommand)]
         verb: db::Verb,
@@ -146,8 +225,25 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let verb = match args.verb {
+        AnyVerb::Aside(verb) => return aside::run(&verb, &args.common),
+        AnyVerb::OnTheMirror(verb) => verb,
+    };
+    // These two work where there is no pipeline yet, or none that can be read.
+    match &verb {
+        Verb::Init { init } => {
+            args.common.begin_telling();
+            return init::run(&args.common, init);
+        }
+        Verb::Doctor { doctor, api, database } => {
+            args.common.begin_telling();
+            let options = Options { environment: environment(api, None), ..options(&args.common) };
+            return doctor::run(&args.common, doctor, api, database.database_url.as_deref(), options);
+        }
+        _ => {}
+    }
     let mut context = args.common.open("run")?;
-    match args.verb {
+    match verb {
         Verb::Run { run, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
@@ -185,6 +281,8 @@ pub fn run(args: Args) -> Result<()> {
                 Options { environment: environment(&ApiArgs::default(), url.as_ref()), ..options(&args.common) };
             replay::run(&context, &args.common, &replay, &guard, &options)
         }
+        // Done above.
+        Verb::Init { .. } | Verb::Doctor { .. } => Ok(()),
         Verb::Audit { audit, database } => {
             audit::run(&context, database.url(&context.secrets).as_ref(), &audit, args.common.verbose)
         }
@@ -213,6 +311,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
         ("MIRROR42_API_URL", api.api_url.clone()),
         ("MIRROR42_LIMITS", api.limits.clone()),
         ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
+        ("MIRROR42_TRIES", api.tries.map(|tries| tries.to_string())),
         ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
     ];
     variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -16,6 +16,7 @@ use clap::Parser;
 use crate::cli::{Common, Context};
 use crate::error::{Error, Result};
 use crate::log as logs;
+use crate::manual;
 use crate::pipeline::{Run, Stage};
 use crate::progress::Task;
 use crate::receipt::{Receipt, RunReceipt};
@@ -31,7 +32,7 @@ use crate::{files, stop};
 #[command(name = "mirror42-exec", version)]
 pub struct Args {
     /// The stages whose programs to run
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     stages: Vec<String>,
     /// Wait for the end of the standard input, then kill the process group that this leads
     #[arg(long, hide = true)]

@@ -16,6 +16,7 @@ use clap::Parser;
 
 use crate::cli::Common;
 use crate::error::Result;
+use crate::manual;
 use crate::pipeline::{Pipeline, Stage};
 use crate::stop;
 
@@ -23,10 +24,15 @@ use crate::stop;
 ///
 /// Without stage names, all stages are made, each after those whose exports it reads.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-extract", version)]
+#[command(name = "mirror42-extract")]
+#[command(after_long_help = manual::examples(&[
+    ("All stages, each after those whose exports it reads", "mirror42-extract"),
+    ("Three of one source, whose pages are parsed once", "mirror42-extract 05_projects 06_campus_projects 07_project_sessions"),
+    ("Is the filter that I have just edited good?", "mirror42-extract --check 02_campus"),
+]))]
 pub struct Args {
     /// The stages to make
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     stages: Vec<String>,
     /// Only compile the filters
     #[arg(long)]

@@ -12,6 +12,7 @@ mod page;
 mod plan;
 mod pool;
 mod probe;
+mod sample;
 mod seal;
 mod series;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use crate::paths::Paths;
 use crate::pipeline::{Fetch, Stage};
 use crate::progress::Task;
 use crate::receipt::{FetchReceipt, Receipt};
-use crate::{files, log as logs, stop};
+use crate::{files, log as logs, manual, stop};
 use journal::{Begin, Journal};
 use pool::Pool;
 
@@ -40,14 +41,23 @@ use pool::Pool;
 /// names, all stages that fetch are fetched, in the order of the pipeline file. Exit codes: 0 done, 1 failed, 2 usage,
 /// 3 another fetch of a stage is under way, 75 the API allows no more for now, run again later.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-fetch", version)]
+#[command(name = "mirror42-fetch")]
+#[command(after_long_help = manual::examples(&[
+    ("All stages that fetch", "mirror42-fetch"),
+    ("Two of them, with a line for every request", "mirror42-fetch -v 02_campus 08_coalitions"),
+    ("How many requests that takes, for one request a stage", "mirror42-fetch --probe"),
+    ("From another server, without a limit", "mirror42-fetch --api-url http://127.0.0.1:4242 --limits none"),
+]))]
 pub struct Args {
     /// The stages to fetch
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     stages: Vec<String>,
     /// Fetch nothing: say how many requests each stage would take, by asking for its first page
     #[arg(long)]
     probe: bool,
+    /// Fetch nothing for a stage: ask for this path, and print its answer as one JSON object
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["stages", "probe"])]
+    sample: Option<String>,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -58,6 +68,9 @@ pub fn run(args: Args) -> Result<()> {
     let mut context = args.common.open("fetch")?;
     stop::keeps("Pages that have come are kept; the next fetch goes on with them.");
     args.api.apply(&mut context.pipeline)?;
+    if let Some(path) = &args.sample {
+        return sample::print(&Client::open(&context)?, path);
+    }
     let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {
         match stage.fetch() {

@@ -28,6 +28,7 @@ use postgres::{Client, Transaction};
 use crate::cli::{Common, DatabaseArgs, GuardArgs};
 use crate::diff::job::{Export, Trust};
 use crate::error::{Kind, Result};
+use crate::manual;
 use crate::pg::{self, failure, ledger};
 use crate::pipeline::Pipeline;
 use crate::stop;
@@ -39,10 +40,17 @@ use report::Report;
 /// Reads exports/*/all.json and schema.sql. Exit codes: 0 done, 1 failed, 2 usage, 3 another loader is at work,
 /// 4 the deletion guard stopped it, 5 a check failed. In every case but 0 the database is as it was.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "mirror42-load")]
+#[command(after_long_help = manual::examples(&[
+    ("All tables", "mirror42-load"),
+    ("What that would change", "mirror42-load --dry-run"),
+    ("Two tables, by their stages", "mirror42-load 05_projects 06_campus_projects"),
+    ("Let the table projects lose up to 120 rows, this once", "mirror42-load --allow-delete projects=120"),
+    ("Exports of another folder, and how long each part took", "mirror42-load --exports /srv/old/exports --trust-exports --report load.json"),
+]))]
 pub struct Args {
     /// Stages to load; all that have a table when none is named
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", add = manual::stages(&[]))]
     pub stages: Vec<String>,
     #[command(flatten)]
     pub common: Common,

@@ -264,7 +264,7 @@ fn visit(
 }
 
 /// A table's name from the pipeline file, `name` or `schema.name`, as SQL takes it.
-fn quoted_path(name: &str) -> String {
+pub(super) fn quoted_path(name: &str) -> String {
     match name.split_once('.') {
         Some((schema, table)) => format!("{}.{}", quoted(schema), quoted(table)),
         None => quoted(name),

@@ -9,8 +9,10 @@ pub mod audit;
 pub mod catalog;
 pub mod checks;
 pub mod embedded;
+pub mod health;
 pub mod ledger;
 pub mod scratch;
+pub mod shape;
 mod tls;
 
 use std::time::Duration;

@@ -76,6 +76,17 @@ impl Auth {
         }
     }
 
+    /// All variables that it names.
+    pub fn variables(&self) -> Vec<&str> {
+        match self {
+            Auth::None => Vec::new(),
+            Auth::Bearer { token_env } => vec![token_env],
+            Auth::Basic { user_env, password_env } => vec![user_env, password_env],
+            Auth::Header { value_env, .. } => vec![value_env],
+            Auth::OAuth2(OAuth2 { client_id_env, client_secret_env, .. }) => vec![client_id_env, client_secret_env],
+        }
+    }
+
     /// What decides which records the API shows: a user's token may see others than the application's.
     pub(super) fn definition(&self) -> String {
         match self {

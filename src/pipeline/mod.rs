@@ -91,6 +91,9 @@ pub struct Limits {
     pub in_flight: usize,
     /// The longest that a request waits for its turn; not of the file, but of the command line (`--max-wait`).
     pub max_wait: Duration,
+    /// How often a request is sent before it is given up; none: as often as an answer of the kind deserves. Of the
+    /// command line too (`--tries`).
+    pub tries: Option<u32>,
 }
 
 /// How an index is read, page by page.

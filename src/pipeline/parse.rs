@@ -95,7 +95,13 @@ fn api(mut view: View) -> Result<Api> {
         auth,
         limits: match view.take("limits") {
             Some(value) => limits(value.table()?)?,
-            None => Limits { per_second: None, per_hour: None, in_flight: IN_FLIGHT as usize, max_wait: MAX_WAIT },
+            None => Limits {
+                per_second: None,
+                per_hour: None,
+                in_flight: IN_FLIGHT as usize,
+                max_wait: MAX_WAIT,
+                tries: None,
+            },
         },
         page,
         timeout: or(view.take("timeout"), Value::duration, TIMEOUT)?,
@@ -165,6 +171,7 @@ fn limits(mut view: View) -> Result<Limits> {
         per_hour: view.take("per_hour").map(|value| value.count()).transpose()?,
         in_flight: or(view.take("in_flight"), in_flight, IN_FLIGHT)? as usize,
         max_wait: MAX_WAIT,
+        tries: None,
     };
     view.finish()?;
     Ok(limits)

@@ -57,6 +57,11 @@ impl Secrets {
         self.dotenv.keys().map(String::as_str)
     }
 
+    /// Whether `.env` has the variable: cron sees no other.
+    pub fn in_file(&self, name: &str) -> bool {
+        self.dotenv.get(name).is_some_and(|secret| !secret.reveal().is_empty())
+    }
+
     /// The value of the variable, or a usage error that says where to put it.
     pub fn need(&self, name: &str, what: &str) -> Result<Secret> {
         self.get(name).ok_or_else(|| {

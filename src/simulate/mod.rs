@@ -31,26 +31,12 @@ mod tests;
 pub mod tokens;
 pub mod words;
 
-use std::process::ExitCode;
-
-use clap::Parser;
-
 use crate::error::Result;
 use crate::simulate::options::{Options, Verb};
 
 /// Runs `mirror42-simulate`.
-pub fn main() -> ExitCode {
-    match run(&Options::parse().verb) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mirror42-simulate: error: {error}");
-            error.exit_code()
-        }
-    }
-}
-
-fn run(verb: &Verb) -> Result<()> {
-    match verb {
+pub fn run(options: Options) -> Result<()> {
+    match &options.verb {
         Verb::Serve(options) => server::serve(options),
         Verb::Tables(options) => {
             let which = options.which;

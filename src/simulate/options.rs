@@ -5,11 +5,16 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::manual;
 use crate::simulate::exports::Exports;
 
 /// The 42 API on loopback: synthetic data, real manners
 #[derive(Debug, Parser)]
-#[command(name = "mirror42-simulate", version)]
+#[command(name = "mirror42-simulate")]
+#[command(after_long_help = manual::examples(&[
+    ("An API without limits on a port of your choice", "mirror42-simulate serve --port 4242 --limits none"),
+    ("A million rows for a load test", "mirror42-simulate exports big --rows 1000000"),
+]))]
 pub struct Options {
     #[command(subcommand)]
     pub verb: Verb,
@@ -18,10 +23,21 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve the API on 127.0.0.1; prints `listening on URL` on stdout when ready
+    #[command(after_long_help = manual::examples(&[
+        ("As the API of 42 is", "mirror42-simulate serve --port 4242 --latency realistic"),
+        ("As it is three days later, ten times as large, and misbehaving", "mirror42-simulate serve --day 3 --scale 10 --faults faults.toml"),
+    ]))]
     Serve(Serve),
     /// Write what the mirrored tables must hold, one JSON object a line
+    #[command(after_long_help = manual::examples(&[
+        ("After three days of changes", "mirror42-simulate tables --out expected --day 3"),
+    ]))]
     Tables(Tables),
     /// Write synthetic exports of any size, with their pipeline and schema, for `mirror42-load`
+    #[command(after_long_help = manual::examples(&[
+        ("A first night", "mirror42-simulate exports big --rows 1000000"),
+        ("The next, in which 2 % change", "mirror42-simulate exports big --rows 1000000 --night 1 --changed 2%"),
+    ]))]
     Exports(Exports),
 }
 

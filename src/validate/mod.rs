@@ -12,6 +12,7 @@ use postgres::{IsolationLevel, Transaction};
 use crate::cli::{self, Common, DatabaseArgs};
 use crate::diff::job::{Export, Trust};
 use crate::error::{Error, Result, printable};
+use crate::manual;
 use crate::pg::catalog::{self, Table};
 use crate::pg::checks::{self, Check};
 use crate::pg::ledger::{self, RunTable};
@@ -24,7 +25,11 @@ use crate::receipt::Receipt;
 /// Prints one line a check on the standard output. Exit codes: 0 all passed, 1 could not check, 2 usage,
 /// 5 a check failed. Nothing is changed.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "mirror42-validate")]
+#[command(after_long_help = manual::examples(&[
+    ("The checks", "mirror42-validate"),
+    ("Every row beside its export too, in another database", "mirror42-validate --deep --database-url postgresql://mirror@localhost/mirror42"),
+]))]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,

@@ -154,7 +154,8 @@ fn links_lead_somewhere() {
     for document in
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/answers.md", "docs/faults.md", "docs/formats.md"]
             .into_iter()
-            .chain(["docs/operations.md", "docs/pipeline.md", "docs/simulator.md", "docs/why.md"])
+            .chain(["docs/new-api.md", "docs/operations.md", "docs/pipeline.md", "docs/scaling.md"])
+            .chain(["docs/simulator.md", "docs/why.md"])
     {
         let text = read(document);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);

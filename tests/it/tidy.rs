@@ -18,10 +18,12 @@ const SHARED: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that are named in few places, so that swapping one touches one place.
-const CRATES: [(&str, &[&str]); 34] = [
+const CRATES: [(&str, &[&str]); 36] = [
     ("anstream", &["style"]),
     ("anstyle", &["style"]),
     ("base64", &["api", "simulate"]),
+    ("clap_complete", &["manual"]),
+    ("clap_mangen", &["manual"]),
     ("comfy_table", &["driver"]),
     ("dotenvy", &["pipeline"]),
     ("fastrand", &["api", "limiter", "simulate"]),
@@ -39,7 +41,7 @@ const CRATES: [(&str, &[&str]); 34] = [
     ("memchr", &["codec", "export"]),
     ("mimalloc", &["lib"]),
     ("nix", &["driver", "exec", "files", "limiter", "pg", "process", "stop"]),
-    ("percent_encoding", &["api", "fetch", "pg", "secret", "simulate"]),
+    ("percent_encoding", &["api", "driver", "fetch", "pg", "secret", "simulate"]),
     ("postgres", &["diff", "load", "pg", "validate"]),
     ("rayon", &["extract"]),
     ("rustls", &["pg"]),

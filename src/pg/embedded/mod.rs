@@ -177,6 +177,11 @@ pub fn psql() -> Result<PathBuf> {
     Ok(Binaries::find(None)?.folder.join("psql"))
 }
 
+/// The folder of the server's programs on this machine, and their version.
+pub fn programs() -> Result<(PathBuf, u32)> {
+    Binaries::find(None).map(|found| (found.folder, found.major))
+}
+
 /// The text of a command that failed, for a message.
 fn output_text(output: &std::process::Output) -> String {
     let text = [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat();
