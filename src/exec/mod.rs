@@ -15,12 +15,12 @@ use clap::Parser;
 
 use crate::cli::{Common, Context};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::log as logs;
 use crate::manual;
 use crate::pipeline::{Run, Stage};
 use crate::progress::Task;
 use crate::receipt::{Receipt, RunReceipt};
+use crate::{files, stop};
 
 /// Runs the programs of stages that have one of their own
 ///
@@ -45,6 +45,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.guard {
         return program::guard();
     }
+    stop::keeps("What programs have written is kept; of the one under way, nothing is.");
     let context = args.common.open("exec")?;
     let mut stages = Vec::new();
     for stage in context.pipeline.selected(&args.stages)? {

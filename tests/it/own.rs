@@ -409,12 +409,18 @@ fn killed_with_its_driver_or_alone_it_leaves_no_process_and_the_former_export() 
         script(&space, "own.sh", &format!("#!/bin/sh\necho '{{\"id\":2}}' >\"$MIRROR42_OUTPUT\"\n{wait}\n"));
         let args: &[&str] = if binary == "mirror42" { &["run", "own"] } else { &["own"] };
         for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-            let mut running = space.spawn(binary, args);
+            let running = space.spawn(binary, args);
             wait_until("it waits", || numbers(&space, "pids").len() == 2);
             let pids = numbers(&space, "pids");
             assert!(pids.iter().all(|pid| lives(*pid)));
             kill(Pid::from_raw(running.id() as i32), signal).unwrap();
-            running.wait().unwrap();
+            let output = running.wait_with_output().unwrap();
+            if signal == Signal::SIGTERM {
+                assert_eq!(output.status.code(), Some(75));
+                let text = message(&String::from_utf8(output.stderr).unwrap());
+                assert!(text.starts_with("stopped by SIGTERM\n"), "{text}");
+                assert_eq!(text.contains("  detail: What programs have written is kept; "), binary == "mirror42-exec");
+            }
             wait_until("all of it is gone", || !pids.iter().any(|pid| lives(*pid)));
             fs::remove_file(space.path().join("pids")).unwrap();
             assert_eq!(all_json(&space, "own"), "[\n{\"id\":1}\n]\n");
@@ -424,6 +430,22 @@ fn killed_with_its_driver_or_alone_it_leaves_no_process_and_the_former_export() 
         done_quietly(&space, &["run", "-q", "own"]);
         assert_eq!(names(&space.paths().stage("own")), ["all.json", "pages", "stage.json"]);
     }
+}
+
+#[test]
+fn one_that_takes_longer_than_it_may_is_ended_with_all_that_it_has_started() {
+    let text = "sleep 300 & echo \"$$ $!\" >pids; echo waiting; wait";
+    let space = alone(text, "timeout = \"2s\"\n");
+    let outcome = space.run("mirror42", &["run", "-q", "own"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert_eq!(
+        message(&outcome.stderr),
+        "the program of stage `own` took longer than its timeout, 2 s\n  at: pipeline.toml:5\n  \
+         detail: It was stopped. Its export is as it was.\n  detail: Its last line: waiting\n  \
+         hint: Raise `timeout` of the stage, if it may take longer.\n"
+    );
+    wait_until("all of it is gone", || !numbers(&space, "pids").iter().any(|pid| lives(*pid)));
+    assert!(!space.paths().all_json("own").exists());
 }
 
 #[test]
@@ -541,7 +563,7 @@ fn the_example_is_mirrored() {
     script(&space, "scripts/speakers.sh", SCRIPT);
     done_quietly(&space, &["run", "-q"]);
     let joined =
-        "select language_id, name, count(*), sum(users_count) from campuses c join languages l on l.id = language_id
+        "select language_id, l.name, count(*), sum(users_count) from campuses c join languages l on l.id = language_id
                   group by 1, 2 order by 1";
     let rows = space.query(joined);
     assert!(rows.len() > 3, "{rows:?}");
