@@ -14,9 +14,10 @@ use crate::manual::{self, Shell};
 use crate::pipeline::Pipeline;
 
 /// All there are, in the order of the README.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "mirror42",
     "mirror42-fetch",
+    "mirror42-exec",
     "mirror42-extract",
     "mirror42-load",
     "mirror42-validate",

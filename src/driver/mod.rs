@@ -259,6 +259,10 @@ enum Verb {
     /// Write one HTML page: the stages, the last run, what was loaded night after night
     ///
     /// The page needs no network: it can be mailed, or put on any web server.
+    #[command(after_long_help = manual::examples(&[
+        ("As report.html, in the folder of the pipeline", "mirror42 report"),
+        ("Where a web server finds it", "mirror42 report --output /var/www/html/mirror.html"),
+    ]))]
     Report {
         #[command(flatten)]
         report: report::ReportArgs,

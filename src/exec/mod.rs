@@ -29,7 +29,11 @@ use crate::{files, stop};
 /// file. Exit codes: 0 done, 1 a program failed or wrote what is no JSON, 2 usage, 3 another process is working on the
 /// stage.
 #[derive(Parser, Debug)]
-#[command(name = "mirror42-exec", version)]
+#[command(name = "mirror42-exec")]
+#[command(after_long_help = manual::examples(&[
+    ("All programs of the pipeline's own", "mirror42-exec"),
+    ("One of them, and what it wrote as an export", "mirror42-exec 03_speakers && mirror42-extract 03_speakers"),
+]))]
 pub struct Args {
     /// The stages whose programs to run
     #[arg(value_name = "STAGE", add = manual::stages(&[]))]

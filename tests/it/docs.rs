@@ -173,3 +173,14 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+#[test]
+fn every_reason_that_plan_gives_to_programs_is_described() {
+    let source = read("src/driver/verdict.rs");
+    let (_, code) = source.split_once("pub fn code(").unwrap();
+    let codes: Vec<&str> = code.lines().filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\",")).collect();
+    assert!(codes.len() > 25, "{codes:?}");
+    let document = read("docs/formats.md");
+    let missing: Vec<_> = codes.into_iter().filter(|code| !document.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

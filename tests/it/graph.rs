@@ -347,3 +347,63 @@ fn another_pipeline_file_is_named_in_every_command() {
     assert_eq!(recipes.len(), 8, "{}", outcome.stdout);
     assert!(recipes.iter().all(|recipe| recipe.contains(" --pipeline other.toml")), "{recipes:?}");
 }
+
+/// The example of a program of the pipeline's own, which reads a file too; pages are there already.
+fn own_stage() -> Space {
+    let text = include_str!("../../examples/own-stage/pipeline.toml");
+    let space = Space::new().file("pipeline.toml", &format!("{text}inputs = [\"data/*.csv\"]\nmax_age = \"2h\"\n"));
+    space.file("data/a.csv", "").file("data/b.csv", "")
+}
+
+#[test]
+fn a_program_of_the_pipelines_own_stands_where_a_fetch_does() {
+    let space = own_stage();
+    let lines = |format: &str, part: &str| -> Vec<String> {
+        let text = graph(&space, format);
+        text.lines().filter(|line| line.contains(part)).map(|line| line.trim().to_string()).collect()
+    };
+    assert_eq!(
+        lines("dot", "mirror42-exec"),
+        ["step2 [label=\"mirror42-exec 03_speakers\\lscripts/speakers.sh\\l\"];"]
+    );
+    assert_eq!(lines("mermaid", "--> step2"), [""; 0], "the API has nothing to do with it");
+    assert_eq!(lines("mermaid", "MIRROR42"), [""; 0]);
+    let make = graph(&space, "make");
+    let rule = "exports/03_speakers/pages: exports/01_campus/all.json exports/02_languages/all.json scripts/speakers.sh \
+                data/a.csv data/b.csv \\\n    \
+                $(call unless-made,03_speakers/HASH) $(call if-old,120/exports/03_speakers/pages)\n\
+                \tmirror42-exec 03_speakers\n";
+    assert!(make.contains(rule), "{make}");
+    let pages = "pages: \\\n    exports/01_campus/pages \\\n    exports/03_speakers/pages\n";
+    assert!(make.contains(pages), "{make}");
+    let snakemake = graph(&space, "snakemake");
+    let rule = "rule exec_03_speakers:\n    input:\n        \"exports/01_campus/all.json\",\n        \
+                \"exports/02_languages/all.json\",\n        \"scripts/speakers.sh\",\n        \"data/a.csv\",\n        \
+                \"data/b.csv\",\n        due(\"03_speakers\", 7200),\n    output:\n        \
+                update(directory(\"exports/03_speakers/pages\")),\n    params:\n        definition=\"HASH\",\n    \
+                shell: \"mirror42-exec 03_speakers\"\n";
+    assert!(snakemake.contains(rule), "{snakemake}");
+    assert!(snakemake.contains("\nlocalrules: all, fetch_01_campus, load, validate\n"), "{snakemake}");
+    let json: serde_json::Value = serde_json::from_str(&graph(&space, "json")).unwrap();
+    let inputs: Vec<String> =
+        json["steps"][1]["inputs"].as_array().unwrap().iter().map(|input| input["as"].to_string()).collect();
+    assert_eq!(inputs, ["{\"with\":\"campus\"}", "{\"with\":\"languages\"}", "\"file\"", "\"file\"", "\"file\""]);
+}
+
+#[test]
+fn make_runs_a_program_of_the_pipelines_own_when_what_it_reads_has_changed() {
+    let simulator = Simulator::start("");
+    let space = simulator.space(include_str!("../../examples/own-stage/pipeline.toml"));
+    let script = space.path().join("scripts/speakers.sh");
+    space.write("scripts/speakers.sh", include_str!("../../examples/own-stage/scripts/speakers.sh"));
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_makefile(&space);
+    assert_eq!(make(&space, &["exports"]).len(), 4);
+    let by_make = fs::read(space.paths().all_json("03_speakers")).unwrap();
+    assert_eq!(make(&space, &["exports"]), [""; 0]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::File::open(&script).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    assert_eq!(make(&space, &["exports"]), ["mirror42-exec 03_speakers", "mirror42-extract 03_speakers"]);
+    succeed(&space.run("mirror42", &["run", "--force", "03_speakers"]));
+    assert_eq!(fs::read(space.paths().all_json("03_speakers")).unwrap(), by_make);
+}

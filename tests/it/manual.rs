@@ -9,7 +9,7 @@ use std::process::Command as Process;
 
 use clap::Command;
 use mirror42::cli::definitions;
-use mirror42::{driver, extract, fetch, load, rotate, simulate, token, validate};
+use mirror42::{driver, exec, extract, fetch, load, rotate, simulate, token, validate};
 
 use crate::driver::succeed;
 use crate::space::{Outcome, Space};
@@ -19,6 +19,7 @@ fn programs() -> Vec<Command> {
     vec![
         definitions::<driver::Args>("mirror42"),
         definitions::<fetch::Args>("mirror42-fetch"),
+        definitions::<exec::Args>("mirror42-exec"),
         definitions::<extract::Args>("mirror42-extract"),
         definitions::<load::Args>("mirror42-load"),
         definitions::<validate::Args>("mirror42-validate"),

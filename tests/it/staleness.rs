@@ -465,6 +465,13 @@ fn old_pages_are_told_of_and_kept_where_the_api_is_not_asked() {
     assert_eq!(server.requests(), requests);
     assert_eq!(fs::read_to_string(space.path().join(".mirror42/forced")).unwrap(), "1_owners\n");
     assert_eq!(stale(&space, &[])[0], "1_owners.fetch: forced");
+    // A run that is offline validates, too.
+    edit(&space, "pipeline.toml", "\\(.name) from", "\\(.name) by");
+    let said = succeed(&space, &["run", "--offline"]);
+    assert!(said.contains("kept: last fetched ") && said.contains("all checks passed"), "{said}");
+    assert_eq!(space.query("select text from names where id = 11"), ["box by 2"]);
+    assert_eq!(server.requests(), requests);
+    assert_eq!(fs::read_to_string(space.path().join(".mirror42/forced")).unwrap(), "1_owners\n");
 }
 
 #[test]

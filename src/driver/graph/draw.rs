@@ -40,7 +40,7 @@ fn drawing(pipeline: &Pipeline, steps: &[Step]) -> (Vec<Node>, Vec<Arrow>) {
             Kind::Fetch => arrows.push(arrow("api", &id, Vec::new())),
             Kind::Load => arrows.push(arrow(&id, "database", vec![tables(step)])),
             Kind::Validate => arrows.push(arrow("database", &id, Vec::new())),
-            Kind::Extract => {}
+            Kind::Exec | Kind::Extract => {}
         }
         for (number, writer) in steps.iter().enumerate() {
             let read = step.inputs.iter().filter(|input| writer.outputs.iter().any(|output| output.path == input.path));
@@ -58,11 +58,11 @@ fn id(number: usize, step: &Step) -> String {
     match step.kind {
         Kind::Load => "load".to_string(),
         Kind::Validate => "validate".to_string(),
-        Kind::Fetch | Kind::Extract => format!("step{}", number + 1),
+        Kind::Fetch | Kind::Exec | Kind::Extract => format!("step{}", number + 1),
     }
 }
 
-/// The command, a line for each stage of several; and what is asked for.
+/// The command, a line for each stage of several; and what is asked for, or started.
 fn lines(step: &Step) -> Vec<String> {
     let (program, words) = step.command.split_at(step.command.len() - step.stages.len());
     let mut lines = vec![program.join(" ")];
@@ -70,9 +70,13 @@ fn lines(step: &Step) -> Vec<String> {
         [stage] => lines[0] += &format!(" {stage}"),
         stages => lines.extend(stages.iter().cloned()),
     }
-    lines.extend(
-        step.stages.iter().filter(|_| step.kind == Kind::Fetch).filter_map(|stage| Some(stage.fetch()?.path.clone())),
-    );
+    for stage in &step.stages {
+        lines.extend(match step.kind {
+            Kind::Fetch => stage.fetch().map(|fetch| fetch.path.clone()),
+            Kind::Exec => stage.run().map(|run| [&[run.program.clone()], &run.arguments[..]].concat().join(" ")),
+            Kind::Extract | Kind::Load | Kind::Validate => None,
+        });
+    }
     lines
 }
 

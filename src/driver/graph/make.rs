@@ -21,15 +21,15 @@ const VALIDATED: &str = ".mirror42/make/validated";
 pub fn file(pipeline: &Pipeline, steps: &[Step]) -> Result<String> {
     steps.iter().try_for_each(|step| step.check_paths(pipeline, "Makefile"))?;
     let file = file_name(pipeline);
-    let paths = |kind| {
-        let written = steps.iter().filter(move |step| step.kind == kind).flat_map(|step| &step.outputs);
+    let paths = |kinds: &'static [Kind]| {
+        let written = steps.iter().filter(move |step| kinds.contains(&step.kind)).flat_map(|step| &step.outputs);
         written.fold(String::new(), |paths, output| paths + " \\\n    " + &output.path)
     };
     let mut text = HEAD.replace("PIPELINE", &file).replace("FLAGS", &flags(pipeline).join(" "));
     text = text
         .replace("mirror42  ", "mirror42 ")
-        .replace(" PAGES", &paths(Kind::Fetch))
-        .replace(" EXPORTS", &paths(Kind::Extract));
+        .replace(" PAGES", &paths(&[Kind::Fetch, Kind::Exec]))
+        .replace(" EXPORTS", &paths(&[Kind::Extract]));
     let ages: BTreeSet<u64> = steps.iter().flat_map(|step| &step.outputs).filter_map(max_age_min).collect();
     for age in ages {
         let _ = writeln!(text, "$(foreach path,$(call older-than,{age}),$(eval old-{age}/$(path) := yes))");
@@ -47,7 +47,7 @@ fn rule(text: &mut String, step: &Step, file: &str) {
     let (targets, colon) = match (step.kind, step.outputs.as_slice()) {
         (Kind::Load, _) => (LOADED.to_string(), ":"),
         (Kind::Validate, _) => (VALIDATED.to_string(), ":"),
-        (Kind::Fetch | Kind::Extract, outputs) => {
+        (Kind::Fetch | Kind::Exec | Kind::Extract, outputs) => {
             let paths: Vec<&str> = outputs.iter().map(|output| output.path.as_str()).collect();
             // One process writes all of them.
             (paths.join(" "), if paths.len() > 1 { " &:" } else { ":" })
@@ -59,7 +59,7 @@ fn rule(text: &mut String, step: &Step, file: &str) {
     match step.kind {
         Kind::Load => inputs.push(file),
         Kind::Validate => inputs.push(LOADED),
-        Kind::Fetch | Kind::Extract => {}
+        Kind::Fetch | Kind::Exec | Kind::Extract => {}
     }
     inputs.iter().for_each(|input| *text += &format!(" {input}"));
     for output in &step.outputs {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::{Pipeline, Run, Stage};
 
 /// Of the JSON form: docs/formats.md.
 const VERSION: u32 = 1;
@@ -39,6 +39,8 @@ pub enum Format {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Fetch,
+    /// A program of the pipeline's own.
+    Exec,
     Extract,
     Load,
     Validate,
@@ -75,12 +77,14 @@ enum Role<'a> {
     Pages,
     /// A series of pages, or `$each`, for every record.
     Each,
-    /// `$variable` of the filters.
+    /// `$variable` of the filters, or `MIRROR42_INPUT_VARIABLE` of a program.
     With(&'a str),
     /// The rows of this table.
     Table(&'a str),
     /// The definitions of the tables.
     Schema,
+    /// An input of a program, or its own.
+    File,
 }
 
 /// A file, or folder, that a step writes.
@@ -124,11 +128,14 @@ pub fn print(pipeline: &Pipeline, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// The steps in the order of the file: fetches, extracts, load, validate.
+/// The steps, each kind in the order of the file: fetches and programs, extracts, load, validate.
 fn steps(pipeline: &Pipeline) -> Result<Vec<Step<'_>>> {
     let mut steps = Vec::new();
-    for stage in pipeline.stages.iter().filter(|stage| stage.fetch().is_some()) {
-        steps.push(fetch(pipeline, stage));
+    for stage in &pipeline.stages {
+        match stage.run() {
+            Some(run) => steps.push(exec(pipeline, stage, run)?),
+            None => steps.extend(stage.fetch().map(|_| fetch(pipeline, stage))),
+        }
     }
     let mut extracts: Vec<Step> = Vec::new();
     for stage in &pipeline.stages {
@@ -184,10 +191,29 @@ fn fetch<'a>(pipeline: &'a Pipeline, stage: &'a Stage) -> Step<'a> {
     }
 }
 
+fn exec<'a>(pipeline: &'a Pipeline, stage: &'a Stage, run: &'a Run) -> Result<Step<'a>> {
+    let mut inputs = Vec::new();
+    for (variable, name) in &run.with {
+        inputs.push(export_of(pipeline, pipeline.known_stage(name)?, Role::With(variable)));
+    }
+    let own = (run.program.contains('/') && !run.program.starts_with('/')).then(|| run.program.clone());
+    for path in own.into_iter().chain(run.input_files(pipeline, stage)?.into_keys()) {
+        inputs.push(Input { path, stage: None, role: Role::File });
+    }
+    let pages = Output {
+        path: pages(pipeline, stage),
+        stage: Some(&stage.name),
+        definition: Some(run.definition()),
+        max_age_s: run.max_age.map(|max_age| max_age.as_secs()),
+    };
+    let command = command(pipeline, "mirror42-exec", &[stage]);
+    Ok(Step { kind: Kind::Exec, stages: vec![stage], command, inputs, outputs: vec![pages] })
+}
+
 fn inputs_of_extract<'a>(pipeline: &'a Pipeline, stage: &'a Stage) -> Result<Vec<Input<'a>>> {
-    let (source, fetch) = pipeline.source_of(stage)?;
+    let (source, raw) = pipeline.source_of(stage)?;
     let mut inputs = vec![Input { path: pages(pipeline, source), stage: Some(&source.name), role: Role::Pages }];
-    if let Some(each) = fetch.each.as_deref() {
+    if let Some(each) = raw.each {
         inputs.push(export_of(pipeline, pipeline.known_stage(each)?, Role::Each));
     }
     for (variable, name) in &stage.with {
@@ -261,7 +287,7 @@ impl Step<'_> {
 impl fmt::Display for Role<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Role::Pages | Role::Schema => Ok(()),
+            Role::Pages | Role::Schema | Role::File => Ok(()),
             Role::Each => f.write_str("each record"),
             Role::With(variable) => write!(f, "${variable}"),
             Role::Table(table) => f.write_str(table),

@@ -25,7 +25,7 @@ pub fn file(pipeline: &Pipeline, steps: &[Step]) -> Result<String> {
     let head = HEAD.replace("PIPELINE", &file_name(pipeline)).replace("DIGEST", &digest);
     let mut text = head.replace("FLAGS", &flags(pipeline).join(" ")).replace("mirror42  ", "mirror42 ");
     let names = rule_names(steps);
-    let local = steps.iter().zip(&names).filter(|(step, _)| step.kind != Kind::Extract);
+    let local = steps.iter().zip(&names).filter(|(step, _)| !matches!(step.kind, Kind::Exec | Kind::Extract));
     let local: Vec<&str> = ["all"].into_iter().chain(local.map(|(_, name)| name.as_str())).collect();
     let _ = write!(text, "\nlocalrules: {}\n\nrule all:\n    input:\n", local.join(", "));
     let exports = steps.iter().filter(|step| step.kind == Kind::Extract).flat_map(|step| &step.outputs);
@@ -42,6 +42,7 @@ fn rule_names(steps: &[Step]) -> Vec<String> {
     for step in steps {
         let name = match (step.kind, step.stages.first()) {
             (Kind::Fetch, Some(stage)) => format!("fetch_{}", stage.name),
+            (Kind::Exec, Some(stage)) => format!("exec_{}", stage.name),
             (Kind::Extract, Some(stage)) => format!("extract_{}", stage.name),
             (Kind::Validate, _) => "validate".to_string(),
             _ => "load".to_string(),
@@ -76,6 +77,7 @@ fn rule(text: &mut String, step: &Step, name: &str) {
     let command = step.command.join(" ");
     let how = match step.kind {
         Kind::Fetch => format!("    resources:\n        api=1,\n    shell: \"{command}\"\n"),
+        Kind::Exec => format!("    shell: \"{command}\"\n"),
         Kind::Extract => {
             format!("    threads: {THREADS}\n    shell: \"RAYON_NUM_THREADS={{threads}} {command}\"\n")
         }

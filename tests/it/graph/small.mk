@@ -2,7 +2,7 @@
 # again by itself when pipeline.toml or mirror42 is newer. It belongs beside pipeline.toml:
 #
 #     make -f FILE -j4          everything up to date, loaded, validated
-#     make -f FILE exports      the files only; `pages`: only what the API is asked for
+#     make -f FILE exports      the files only; `pages`: without the filters
 #     make -f FILE -n           what would run
 #
 # A step runs when what it reads is newer than what it wrote, when its receipt tells of another request or filter than the

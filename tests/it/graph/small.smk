@@ -4,7 +4,7 @@
 #     snakemake -s FILE --cores 4     everything up to date, loaded, validated
 #     snakemake -s FILE -n            what would run, and why
 #
-# On a cluster (`--executor slurm --jobs 20`) only the extracts go to its machines, which must see this folder. The fetches
+# On a cluster (`--executor slurm --jobs 20`) only extracts and programs of your own go to its machines, which must see this folder. The fetches
 # stay on the machine where snakemake runs, since the rate limit is kept by a clock that the processes of one machine share;
 # without the line `localrules`, give `--resources api=1`, so that no two of them run at a time.
 # A fetch that fails leaves the pages of the last good one, and so for all outputs (`update`).
