@@ -42,7 +42,7 @@ impl Stamp {
         let [_, _, _, modified, _, changed, _] = self.0;
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
         // Whole seconds: one more is the rest of those that are not looked at.
-        modified.max(changed) + SETTLED.as_secs() as i64 + 1 <= now
+        modified.max(changed) + (SETTLED.as_secs() as i64) < now
     }
 }
 

@@ -234,6 +234,10 @@ enum Verb {
     ///
     /// Asks the API for a token and one record, and looks at the database, folders, disk, clock, timetable and last run.
     /// Exit codes: 0 nothing failed, 1 a check failed; a warning is no failure.
+    #[command(after_long_help = manual::examples(&[
+        ("Before the first night, and whenever something is wrong", "mirror42 doctor"),
+        ("For a program", "mirror42 doctor --json"),
+    ]))]
     Doctor {
         #[command(flatten)]
         doctor: doctor::DoctorArgs,
@@ -275,6 +279,10 @@ enum Verb {
     ///
     /// Asks for a page or two of each, and writes pipeline.toml, schema.sql and .gitignore: what `mirror42 run` needs,
     /// and yours to edit. What is there already is never overwritten.
+    #[command(after_long_help = manual::examples(&[
+        ("An API that wants no credentials", "mirror42 init http://127.0.0.1:3000/posts blog"),
+        ("Two indexes of one that wants a token", "mirror42 init https://api.example/v1/users https://api.example/v1/teams teams --auth bearer"),
+    ]))]
     Init {
         #[command(flatten)]
         init: init::InitArgs,
@@ -450,7 +458,10 @@ fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: 
         cli::print(format_args!("{}", serde_json::json!(record)));
         return told.map(drop);
     }
-    cli::print(format_args!("{}", told?));
+    let told = told?;
+    if !told.is_empty() {
+        cli::print(format_args!("{told}"));
+    }
     Ok(())
 }
 
@@ -463,8 +474,9 @@ fn told(
     record: &Record,
     load: Option<&ledger::Run>,
 ) -> Result<String> {
-    if let Some(sentence) = summary::idle(schedule).filter(|_| !options.dry_run) {
-        return Ok(sentence);
+    if let Some(sentence) = summary::idle(schedule) {
+        // What the dry run did is told already.
+        return Ok(if options.dry_run { String::new() } else { sentence });
     }
     let mut parts = Vec::new();
     if !targets.stages.is_empty() {

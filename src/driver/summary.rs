@@ -128,8 +128,8 @@ pub fn idle(schedule: &Schedule) -> Option<String> {
         _ => format!("nothing to do: {} stages are current", number(stages as u64)),
     };
     Some(match schedule.loaded().and_then(as_loaded) {
-        None => current,
-        Some(as_loaded) => format!("{current}, and {as_loaded}"),
+        None => paint(Mood::Good, format_args!("{current}")),
+        Some(as_loaded) => paint(Mood::Good, format_args!("{current}, and {as_loaded}")),
     })
 }
 

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(told(0, None, 0, 0.0), "        0 pages                       ");
         assert_eq!(told(41, Some(82), 2_600_000, 20.0), "    41/82 pages   130 kB/s   20 s left");
         assert_eq!(told(1, Some(82), 0, 0.5), "     1/82 pages                       ");
-        assert_eq!(told(1, Some(1200), 0, 1.0), "   1/1200 pages             20 min left");
+        assert_eq!(told(1, Some(1200), 0, 1.0), "   1/1200 pages            20 min left");
         assert_eq!(told(82, Some(82), 0, 5.0), "    82/82 pages                       ");
         assert_eq!([99, 100, 5999, 6000].map(clock), ["99 s", "2 min", "100 min", "2 h"]);
     }

@@ -46,7 +46,7 @@ fn graph(space: &Space, format: &str) -> String {
     let outcome = space.run("mirror42", &["graph", "--format", format]);
     succeed(&outcome);
     assert_eq!(outcome.stderr, "");
-    let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash = |word: &str| [32, 64].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut text = String::new();
     for word in outcome.stdout.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

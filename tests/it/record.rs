@@ -134,7 +134,7 @@ fn a_run_leaves_a_record_of_all_that_it_did() {
     // What has nothing to do says so, in little.
     let second = space.run("mirror42", &["run", "01_cursus", "03_names"]);
     succeed(&second);
-    assert!(second.stdout.contains("\nup to date; 0."), "{}", second.stdout);
+    assert_eq!(second.stdout, "nothing to do: 3 stages are current\n");
     let record = records(&space).remove(1);
     assert_eq!((&record["steps"], &record["current_steps"]), (&json!([]), &json!(5)));
     assert_eq!(record["targets"], json!(["01_cursus", "03_names"]));
@@ -201,7 +201,7 @@ fn a_record_that_cannot_be_kept_fails_no_run() {
 #[test]
 fn colours_follow_the_usual_rules() {
     let simulator = Simulator::start("");
-    let green = "\u{1b}[1m\u{1b}[32mup to date;";
+    let green = "\u{1b}[1m\u{1b}[32mnothing to do: ";
     let red = "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m";
     let space = small(&simulator);
     succeed(&space.run("mirror42", &["run", "-q", "01_cursus"]));

@@ -70,7 +70,7 @@ fn a_stage_is_done_again_alone_or_with_all_that_depends_on_it() {
     let space = small(&simulator);
     succeed(&space.run("mirror42", &["run", "-q"]));
     assert_eq!(remade(&space, &[]), [""; 0]);
-    assert_eq!(loads(&space), "2");
+    assert_eq!(loads(&space), "1");
     let requests = || simulator.stats()["requests_in_all"].as_u64().unwrap();
     let before = requests();
     assert_eq!(remade(&space, &["--force=09_names,10_places"]), ["09_names", "10_places"]);

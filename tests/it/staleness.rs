@@ -123,7 +123,8 @@ fn a_run_without_work_says_so_in_a_line_and_neither_loads_nor_validates() {
     succeed(&space, &["run", "-q", "load"]);
     assert_eq!(loads(&space), "2");
     assert_eq!(stale(&space, &[]), ["validate: the last load was not validated"]);
-    assert_eq!(succeed(&space, &["run", "validate"]), "all checks passed\n");
+    let said = succeed(&space, &["run", "validate"]);
+    assert!(said.starts_with("all checks passed; "), "{said}");
     assert_eq!(stale(&space, &[]), [""; 0]);
 }
 

@@ -73,7 +73,9 @@ fn lines(step: &Step) -> Vec<String> {
     for stage in &step.stages {
         lines.extend(match step.kind {
             Kind::Fetch => stage.fetch().map(|fetch| fetch.path.clone()),
-            Kind::Exec => stage.run().map(|run| [&[run.program.clone()], &run.arguments[..]].concat().join(" ")),
+            Kind::Exec => {
+                stage.run().map(|run| [std::slice::from_ref(&run.program), &run.arguments[..]].concat().join(" "))
+            }
             Kind::Extract | Kind::Load | Kind::Validate => None,
         });
     }

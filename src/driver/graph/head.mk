@@ -29,7 +29,7 @@ $(self): PIPELINE $(wildcard $(shell command -v mirror42))
 	mv $@.new $@
 
 # STAGE/DEFINITION for all that the receipts tell, each the name of a variable.
-made := $(shell awk -F'"' '$$2 == "definition" { split(FILENAME, f, "/"); print f[2] "/" $$4 }' exports/*/stage.json 2>/dev/null)
+made := $(shell awk -F'"' '$$2 == "definition" { split(FILENAME, f, "/"); gsub(/[ :]/, "+", $$4); print f[2] "/" $$4 }' exports/*/stage.json 2>/dev/null)
 $(foreach name,$(made),$(eval made/$(name) := yes))
 unless-made = $(if $(made/$1),,FORCE)
 

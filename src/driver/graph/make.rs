@@ -64,6 +64,8 @@ fn rule(text: &mut String, step: &Step, file: &str) {
     inputs.iter().for_each(|input| *text += &format!(" {input}"));
     for output in &step.outputs {
         if let (Some(stage), Some(definition)) = (output.stage, &output.definition) {
+            // The name of a variable of make has neither spaces nor colons.
+            let definition = definition.replace([' ', ':'], "+");
             let _ = write!(text, " \\\n    $(call unless-made,{stage}/{definition})");
         }
         if let Some(age) = max_age_min(output) {

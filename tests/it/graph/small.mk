@@ -39,7 +39,7 @@ $(self): pipeline.toml $(wildcard $(shell command -v mirror42))
 	mv $@.new $@
 
 # STAGE/DEFINITION for all that the receipts tell, each the name of a variable.
-made := $(shell awk -F'"' '$$2 == "definition" { split(FILENAME, f, "/"); print f[2] "/" $$4 }' exports/*/stage.json 2>/dev/null)
+made := $(shell awk -F'"' '$$2 == "definition" { split(FILENAME, f, "/"); gsub(/[ :]/, "+", $$4); print f[2] "/" $$4 }' exports/*/stage.json 2>/dev/null)
 $(foreach name,$(made),$(eval made/$(name) := yes))
 unless-made = $(if $(made/$1),,FORCE)
 
@@ -50,24 +50,24 @@ $(foreach path,$(call older-than,30),$(eval old-30/$(path) := yes))
 $(foreach path,$(call older-than,1200),$(eval old-1200/$(path) := yes))
 
 exports/01_campus/pages: \
-    $(call unless-made,01_campus/HASH) $(call if-old,1200/exports/01_campus/pages)
+    $(call unless-made,01_campus/format+1+address+HASH+auth+HASH+fetch+HASH+each+HASH+page+HASH+headers+HASH+query+HASH) $(call if-old,1200/exports/01_campus/pages)
 	mirror42-fetch 01_campus
 
 exports/02_events/pages: exports/01_campus/all.json \
-    $(call unless-made,02_events/HASH) $(call if-old,30/exports/02_events/pages)
+    $(call unless-made,02_events/format+1+address+HASH+auth+HASH+fetch+HASH+each+HASH+page+HASH+headers+HASH+query+HASH) $(call if-old,30/exports/02_events/pages)
 	mirror42-fetch 02_events
 
 exports/01_campus/all.json: exports/01_campus/pages \
-    $(call unless-made,01_campus/HASH)
+    $(call unless-made,01_campus/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
 	mirror42-extract 01_campus
 
 exports/02_events/all.json exports/03_places/all.json &: exports/02_events/pages exports/01_campus/all.json \
-    $(call unless-made,02_events/HASH) \
-    $(call unless-made,03_places/HASH)
+    $(call unless-made,02_events/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH) \
+    $(call unless-made,03_places/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
 	mirror42-extract 02_events 03_places
 
 exports/04_guests/all.json: exports/02_events/pages exports/01_campus/all.json exports/03_places/all.json \
-    $(call unless-made,04_guests/HASH)
+    $(call unless-made,04_guests/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
 	mirror42-extract 04_guests
 
 .mirror42/make/loaded: exports/01_campus/all.json exports/02_events/all.json exports/04_guests/all.json schema.sql pipeline.toml
