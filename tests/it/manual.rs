@@ -60,7 +60,8 @@ fn command_lines(line: &str) -> Vec<Vec<String>> {
         line = line.replace(of_the_shell, end);
     }
     let words = shlex::split(&line).unwrap_or_else(|| panic!("not a line for a shell: {line}"));
-    let ends = |word: &str| ["|", "||", "&&", ";", "&"].contains(&word) || word.starts_with(['>', '<']);
+    let redirects = |word: &str| word.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['>', '<']);
+    let ends = |word: &str| ["|", "||", "&&", ";", "&"].contains(&word) || redirects(word);
     let parts = words.split(|word| ends(word)).filter_map(|part| {
         // What stands before it: variables, the five fields of a crontab.
         let own = part.iter().position(|word| !word.contains('=') && word.contains(|c: char| c.is_alphabetic()))?;
