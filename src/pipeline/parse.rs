@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::toml_view::{Text, Value, View};
+use super::toml_view::{Text, Value, View, breaks};
 use super::{
     Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, MaxDelete, Nul, OAuth2, Page, PageStyle,
     Pipeline, Run, Source, Stage, Total, extras, upkeep,
@@ -35,7 +35,8 @@ const PAGE_SIZE: u32 = 100;
 const MAX_WAIT: Duration = Duration::from_secs(65 * 60);
 
 pub fn pipeline(file: &Path, text: &str) -> Result<Pipeline> {
-    let mut root = Text { file, text }.parse()?;
+    let breaks = breaks(text);
+    let mut root = Text::new(file, text, &breaks).parse()?;
     let mut head = root.need("pipeline")?.table()?;
     let api = api(root.need("api")?.table()?)?;
     let max_age = or(head.take("max_age"), Value::duration, MAX_AGE)?;

@@ -13,11 +13,23 @@ use crate::error::{Error, Result};
 /// The text of the file, for turning byte offsets into lines and columns.
 #[derive(Clone, Copy)]
 pub struct Text<'a> {
-    pub file: &'a Path,
-    pub text: &'a str,
+    file: &'a Path,
+    text: &'a str,
+    /// The byte offsets of its line breaks: thousands of stages ask for their lines.
+    breaks: &'a [usize],
+}
+
+/// The byte offsets of the line breaks of a text, for [`Text::new`].
+pub fn breaks(text: &str) -> Vec<usize> {
+    text.match_indices('\n').map(|(at, _)| at).collect()
 }
 
 impl<'a> Text<'a> {
+    /// `breaks` are those of `text`.
+    pub fn new(file: &'a Path, text: &'a str, breaks: &'a [usize]) -> Text<'a> {
+        Text { file, text, breaks }
+    }
+
     /// The document's root table.
     pub fn parse(self) -> Result<View<'a>> {
         let document = DeTable::parse(self.text).map_err(|error| {
@@ -30,7 +42,7 @@ impl<'a> Text<'a> {
 
     /// Line of a byte offset, counted from 1.
     pub fn line(self, offset: usize) -> usize {
-        self.text[..offset.min(self.text.len())].matches('\n').count() + 1
+        self.breaks.partition_point(|at| *at < offset) + 1
     }
 
     fn place(self, offset: usize) -> String {
@@ -256,4 +268,21 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.parse().ok()?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(duration).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offset_has_the_line_of_the_breaks_before_it() {
+        for text in ["", "a", "\n", "a\nb", "a\n\nb\n", "\r\nä\n"] {
+            let breaks = breaks(text);
+            let shown = Text::new(Path::new("f"), text, &breaks);
+            for offset in (0..text.len() + 2).filter(|offset| *offset > text.len() || text.is_char_boundary(*offset)) {
+                let before = &text[..offset.min(text.len())];
+                assert_eq!(shown.line(offset), before.matches('\n').count() + 1, "{text:?} {offset}");
+            }
+        }
+    }
 }
