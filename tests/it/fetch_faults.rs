@@ -134,7 +134,7 @@ fn a_limit_that_ends_at_a_date_is_waited_for_until_then() {
     assert!(log.contains(": it answered 429: Spam; trying again in "), "{log}");
 }
 
-/// A fault that does not pass, and the words that end the fetch: the cause, and the detail.
+/// A fault that does not pass, and the words that end the fetch: the cause (its beginning, before a `…`), and the detail.
 struct Lasting {
     path: &'static str,
     fault: &'static str,
@@ -314,7 +314,8 @@ const LASTING: [Lasting; 30] = [
     Lasting {
         path: "/v2/coalitions",
         fault: "kind = 'wrong-total'; page = 2",
-        cause: "the total was 350, and 351 on page 2",
+        // Which of its pages is read first the second time is chance.
+        cause: "the total was 35…",
         detail: OF_A_SERIES,
     },
     Lasting {
@@ -348,7 +349,8 @@ fn last(cases: &[&Lasting]) {
     let simulator = Simulator::start("");
     let api = include_str!("../../pipeline.toml").split("[[stage]]").next().unwrap();
     let is_about_time = cases.iter().any(|case| ["hang", "drip"].iter().any(|kind| case.fault.contains(kind)));
-    let api = api.replace("30s", if is_about_time { "400ms" } else { "2s" });
+    // Only where time is the matter is it short: 65 MiB on a busy machine take longer.
+    let api = if is_about_time { api.replace("30s", "500ms") } else { api.to_owned() };
     let campuses = simulator.table("campuses");
     let paths: Vec<String> = cases
         .iter()
@@ -380,7 +382,11 @@ fn last(cases: &[&Lasting]) {
         let (what, page) = if of_series { ("read", "` whole") } else { ("fetch", "?page=1&per_page=100`") };
         let start = format!("could not {what} `{}{path}{page}: {}", simulator.url, case.cause);
         let end = format!("\n  detail: {}\n  detail: The pages of the last good fetch are kept.\n", case.detail);
-        if text != format!("{start}{end}") {
+        let is_as_foretold = match start.strip_suffix('…') {
+            Some(start) => text.starts_with(start) && text.ends_with(&end) && text.lines().count() == 3,
+            None => text == format!("{start}{end}"),
+        };
+        if !is_as_foretold {
             wrong.push(format!("{}: expected\n{start}{end}found\n{text}", case.fault));
         }
     }
