@@ -354,7 +354,7 @@ fn sync_dir(folder: &Path) -> Result<()> {
 
 /// A lock on a file, held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+pub struct Lock(File);
 
 impl Lock {
     /// The right to write into the folder of a stage, which is made if need be; another process that
@@ -392,6 +392,11 @@ impl Lock {
         let noted = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
         noted.map_err(|cause| Error::io("write", path, &cause))?;
         Ok(Some(Lock(file)))
+    }
+
+    /// Ends it, and takes the owner out of the file.
+    pub fn release(self) -> io::Result<()> {
+        self.0.set_len(0)
     }
 }
 

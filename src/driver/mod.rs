@@ -30,6 +30,7 @@ mod replay;
 mod report;
 mod requests;
 mod run;
+mod run_lock;
 mod sample;
 mod schedule;
 mod snapshots;
@@ -55,6 +56,7 @@ use crate::stop;
 use flags::RunArgs;
 use record::{Record, Recorder};
 use run::Options;
+use run_lock::RunLock;
 use schedule::{Schedule, Targets};
 use staleness::Trust;
 
@@ -404,12 +406,13 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
-    let lock = run::lock(&context, "demo")?;
+    let lock = RunLock::take(&context, "demo")?;
     if args.remove {
-        return demo::remove(&context);
+        demo::remove(&context)?;
+        return lock.release();
     }
     let setting = demo::set_up(&context, args)?;
-    drop(lock);
+    lock.release()?;
     let api = ApiArgs {
         api_url: Some(setting.simulator.url.clone()),
         limits: setting.limits.map(String::from),
@@ -431,7 +434,12 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
 
 /// A run with its lock, and what it did on the standard output.
 fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
-    let _lock = run::lock(context, options.verb)?;
+    let lock = RunLock::take(context, options.verb)?;
+    locked_run(context, common, targets, options)?;
+    lock.release()
+}
+
+fn locked_run(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
     log::info!("run {} begins", options.run_id);
     let recorder = Recorder::begin(context, targets, options);
     let done = run::run(context, targets, options, &recorder)

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::run::{self, Options};
+use super::run_lock::RunLock;
 use super::schedule::{Fetching, Targets};
 use super::snapshots::{self, Snapshot};
 use super::staleness::Trust;
@@ -46,7 +47,7 @@ fn present(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, 
 /// The exports of the last night up to `as_of` are loaded.
 fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, options: &Options) -> Result<()> {
     let pipeline = &context.pipeline;
-    let _lock = run::lock(context, "replay")?;
+    let lock = RunLock::take(context, "replay")?;
     let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
     let state = pipeline.paths.state();
     files::create_dir(&state)?;
@@ -70,7 +71,7 @@ fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, opti
     } else if !common.quiet {
         cli::print(format_args!("{}", sentence(&snapshot)));
     }
-    Ok(())
+    lock.release()
 }
 
 fn sentence(snapshot: &Snapshot) -> String {

@@ -11,7 +11,7 @@ use super::schedule::{Job, Schedule, Targets};
 use super::{loaded, snapshots, staleness};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
-use crate::files::{self, Lock};
+use crate::files;
 use crate::log as logs;
 use crate::pipeline::Secret;
 use crate::progress::{self, Task, Total};
@@ -167,17 +167,6 @@ pub fn remembered(context: &Context) -> Result<Vec<String>> {
     let bytes = files::read_if_there(&context.pipeline.paths.forced())?.unwrap_or_default();
     let names = String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect::<Vec<_>>();
     Ok(names.into_iter().filter(|name| context.pipeline.stage(name).is_some()).collect())
-}
-
-/// One run at a time: the lock's file says who holds it.
-pub fn lock(context: &Context, verb: &str) -> Result<Lock> {
-    let path = context.pipeline.paths.run_lock();
-    let owner = format!("`mirror42 {verb}`, process {}, since {}", std::process::id(), logs::now());
-    if let Some(lock) = Lock::try_with_owner(&path, &owner)? {
-        return Ok(lock);
-    }
-    let owner = std::fs::read_to_string(&path).unwrap_or_default();
-    Err(Error::locked("another run is under way").at(path.display().to_string()).detail(format!("It is {owner}.")))
 }
 
 /// What the load of a dry run prints, after all else; none if this is none.

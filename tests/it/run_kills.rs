@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::driver::succeed;
-use crate::run_flags::pipeline;
+use crate::run_flags::{pipeline, small};
 use crate::run_stops::processes;
 use crate::simulator::Simulator;
 use crate::space::{Space, wait_until};
@@ -48,6 +48,28 @@ fn temporary(folder: &Path) -> Vec<String> {
 fn sigkill(pid: i32) {
     // One that has ended meanwhile is as good.
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+}
+
+#[test]
+fn what_a_run_that_did_not_end_left_in_a_stage_that_is_current_goes_with_the_next_run() {
+    let simulator = Simulator::start("");
+    let space = small(&simulator);
+    let state = space.path().join(".mirror42");
+    let run = |code| assert_eq!(space.run("mirror42", &["run", "-q", "08_coalitions"]).code, Some(code));
+    let lock = || std::fs::read_to_string(state.join("run.lock")).unwrap();
+    let litter = [space.paths().stage("08_coalitions").join(".tmp-all.json-x1"), state.join(".tmp-hashes-x1")];
+    run(0);
+    assert_eq!(lock(), "", "it ended well");
+    litter.iter().for_each(|path| std::fs::write(path, "half").unwrap());
+    run(0);
+    assert!(litter.iter().all(|path| path.exists()), "nobody was killed, and somebody may be writing");
+    space.write(".mirror42/run.lock", "`mirror42 run`, process 1, since yesterday");
+    run(0);
+    assert!(!litter.iter().any(|path| path.exists()));
+    assert_eq!(lock(), "");
+    simulator.faults(&["kind = 'json-error'; status = 404; times = 0"]);
+    assert_eq!(space.run("mirror42", &["run", "-q", "--force", "08_coalitions"]).code, Some(1));
+    assert!(lock().starts_with("`mirror42 run`, process "), "{}", lock());
 }
 
 /// Kills somebody in each of so many runs, at a random moment; then an undisturbed run must end exact.

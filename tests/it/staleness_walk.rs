@@ -89,7 +89,9 @@ impl Settings {
 
     fn extract_definition(&self, stage: &str) -> String {
         let variable = stage == "c" && self.second_variable;
-        format!("{} {} {variable}", self.filter(stage), Settings::set(&self.keys, stage))
+        // The pages of `b`, which `c` reads too, go by the key of `a`, and a filter can see it as `$each`.
+        let series = ["b", "c"].contains(&stage) && Settings::set(&self.keys, "a");
+        format!("{} {} {variable} {series}", self.filter(stage), Settings::set(&self.keys, stage))
     }
 
     fn load_definition(&self) -> String {
@@ -322,7 +324,7 @@ impl Walk {
         let (before, loads) = (self.receipts(), self.loads());
         let age = self.oldest_loaded();
         self.asked.lock().unwrap().clear();
-        let outcome = self.space.run("mirror42", &["run", "-q"]);
+        let outcome = self.space.run("mirror42", &["run"]);
         assert_eq!(outcome.code, Some(0), "{:?}\n{}", self.history, outcome.stderr);
         let after = self.receipts();
         let asked = self.asked.lock().unwrap().clone();
@@ -333,7 +335,7 @@ impl Walk {
         };
         let mut foretold = self.model.run(&self.settings);
         foretold.loaded |= age != self.oldest();
-        assert_eq!(done, foretold, "{:?}", self.history);
+        assert_eq!(done, foretold, "{:?}\n{}", self.history, outcome.stderr);
         done
     }
 
