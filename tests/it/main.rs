@@ -6,6 +6,7 @@ mod chaos;
 mod cron;
 mod database_tls;
 mod docs;
+mod docs_run;
 mod doctor;
 mod driver;
 mod embedded;

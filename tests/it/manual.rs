@@ -128,28 +128,41 @@ fn synopsis(line: &str) -> String {
         .join(" ")
 }
 
-/// The lines of code blocks that a shell, or cron, would be given, with their place.
-fn documented() -> Vec<(String, String)> {
+/// A line of a code block that a shell, or cron, would be given.
+pub struct Documented {
+    /// `README.md:12`.
+    pub place: String,
+    /// That of the block: `sh`, `console` or `cron`; empty for a synopsis.
+    pub language: String,
+    pub line: String,
+}
+
+/// All of them, document by document.
+pub fn documented() -> Vec<Documented> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let documents = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let mut lines: Vec<(String, String)> = Vec::new();
-    for document in documents.chain([root().join("README.md"), root().join("ARCHITECTURE.md")]) {
+    let documents: BTreeSet<_> = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
+    let mut lines: Vec<Documented> = Vec::new();
+    for document in documents.into_iter().chain([root().join("README.md"), root().join("ARCHITECTURE.md")]) {
         let text = fs::read_to_string(&document).unwrap();
         let name = document.file_name().unwrap().display().to_string();
-        let place = |number: i32| format!("{name}:{number}");
-        let mut language = None;
+        let mut language: Option<&str> = None;
         for (number, line) in (1..).zip(text.lines()) {
+            let found = |line: &str| Documented {
+                place: format!("{name}:{number}"),
+                language: language.unwrap_or_default().to_string(),
+                line: line.to_string(),
+            };
             match (line.trim().strip_prefix("```"), language) {
                 (Some(begun), None) => language = Some(begun),
                 (Some(_), Some(_)) => language = None,
                 // All flags of a verb, of which some go on on the next line.
-                (None, Some("")) if line.starts_with("mirror42") => lines.push((place(number), synopsis(line))),
+                (None, Some("")) if line.starts_with("mirror42") => lines.push(found(&synopsis(line))),
                 (None, Some("")) => {
-                    let begun = lines.last_mut().filter(|(place, _)| place.starts_with(&name));
-                    begun.into_iter().for_each(|(_, begun)| begun.push_str(&synopsis(line)));
+                    let begun = lines.last_mut().filter(|begun| begun.place.starts_with(&name));
+                    begun.into_iter().for_each(|begun| begun.line.push_str(&synopsis(line)));
                 }
-                (None, Some(_)) if line.starts_with("$ ") => lines.push((place(number), line[2..].to_string())),
-                (None, Some("sh" | "cron")) => lines.push((place(number), line.trim().to_string())),
+                (None, Some(_)) if line.starts_with("$ ") => lines.push(found(&line[2..])),
+                (None, Some("sh" | "cron")) => lines.push(found(line.trim())),
                 (None, _) => {}
             }
         }
@@ -161,8 +174,8 @@ fn documented() -> Vec<(String, String)> {
 fn every_command_line_in_the_documents_is_one_that_its_program_takes() {
     let mut checked = 0;
     let mut wrong = Vec::new();
-    for (place, line) in documented().iter().filter(|(_, line)| names().iter().any(|name| line.contains(name.as_str())))
-    {
+    let of_ours = |line: &str| names().iter().any(|name| line.contains(name.as_str()));
+    for Documented { place, line, .. } in documented().iter().filter(|found| of_ours(&found.line)) {
         for words in command_lines(line) {
             checked += 1;
             wrong.extend(refusal(&words).map(|error| format!("{place}: {}: {error}", words.join(" "))));
