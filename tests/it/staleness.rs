@@ -476,6 +476,47 @@ fn old_pages_are_told_of_and_kept_where_the_api_is_not_asked() {
 }
 
 #[test]
+fn offline_all_is_made_again_from_what_is_here_and_what_is_not_here_is_named() {
+    let (server, space) = space();
+    let offline = |args: &[&str]| space.run("mirror42", &[&["run", "--offline", "-q"], args].concat());
+    let missing = "mirror42: error: stage `1_owners` cannot be made without the API: never extracted\n";
+    assert_eq!(offline(&[]).stderr.lines().next().unwrap(), missing.trim_end());
+    assert_eq!(offline(&[]).code, Some(1));
+    assert_eq!(server.requests(), 0);
+
+    // A program of one's own is no API, and runs.
+    let own = "\n[[stage]]\nname = \"own\"\nkey = [\"id\"]\nrun = [\"sh\", \"-c\", \"echo '[{\\\"id\\\":1}]' >$MIRROR42_OUTPUT\"]\n";
+    let text = fs::read_to_string(space.path().join("pipeline.toml")).unwrap();
+    succeed(&space, &["run", "-q"]);
+    space.write("pipeline.toml", &(text + own));
+    let names = || space.query("select * from names order by id");
+    let before = names();
+    drop(server);
+    let made = || {
+        ["1_owners", "2_things", "3_names", "own"].map(|stage| {
+            fs::metadata(space.paths().all_json(stage)).map_or(0, |file| std::os::unix::fs::MetadataExt::ino(&file))
+        })
+    };
+    let old = made();
+    assert_eq!(offline(&[]), Outcome { code: Some(0), stdout: String::new(), stderr: String::new() });
+    let new = made();
+    assert!(old[..3] == new[..3] && old[3] == 0 && new[3] != 0, "{old:?} {new:?}");
+    assert_eq!(offline(&["--force"]), Outcome { code: Some(0), stdout: String::new(), stderr: String::new() });
+    assert!(made().iter().zip(new).all(|(now, then)| *now != then));
+    assert_eq!(names(), before);
+
+    fs::remove_dir_all(space.paths().pages("2_things")).unwrap();
+    let outcome = offline(&["--force"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.starts_with("mirror42: error: stage `2_things` cannot be made without the API: "),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(names(), before);
+}
+
+#[test]
 fn what_files_hash_to_is_remembered_but_decides_nothing_by_itself() {
     let (_server, space) = space();
     succeed(&space, &["run", "-q"]);
