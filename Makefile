@@ -24,11 +24,12 @@ help:
 demo: build
 	$(RELEASE)/mirror42 demo
 
+# Most tests wait for processes half of their time: twice as many as there are cores.
 test:
 	@scripts/setup.sh test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} cargo test --locked
 
 build: setup
 	cargo build --locked --release
