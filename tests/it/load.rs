@@ -231,6 +231,52 @@ fn what_changed_is_updated_deleted_and_inserted_and_nothing_else() {
 }
 
 #[test]
+fn what_others_have_put_on_the_tables_stays_as_it_is() {
+    let space = project();
+    load(&space);
+    let mut admin = space.client();
+    admin
+        .batch_execute(
+            "create view hard as select name from projects where difficulty > 0;
+             create materialized view names as select name from projects;
+             create index by_name on projects (lower(name));
+             create statistics name_difficulty on name, difficulty from projects;
+             create table notes (project_id integer unique references projects on delete set null, text text);
+             insert into notes values (1, 'mine'), (3, 'goes with its project');
+             create function told() returns trigger language plpgsql as 'begin return null; end';
+             create trigger told after delete on projects for each row execute function told();
+             alter table projects enable row level security;
+             create policy everybody on projects using (true);
+             grant select on projects to public;
+             grant update (name) on projects to public;
+             comment on table projects is 'of 42'",
+        )
+        .unwrap();
+    let of_others = "select x from (
+           select relname || relkind::text || relfilenode || relrowsecurity || coalesce(relacl::text, '') from pg_class
+            where relnamespace = 'public'::regnamespace
+           union all select attname || attacl::text from pg_attribute where attrelid = 'projects'::regclass
+           union all select conname || contype::text || convalidated || pg_get_constraintdef(oid) from pg_constraint
+            where connamespace = 'public'::regnamespace
+           union all select pg_get_indexdef(indexrelid) || indisvalid from pg_index where indrelid = 'projects'::regclass
+           union all select tgname || tgenabled::text from pg_trigger where tgrelid = 'projects'::regclass
+           union all select polname from pg_policy
+           union all select stxname from pg_statistic_ext
+           union all select pg_get_viewdef('hard') || obj_description('projects'::regclass)) t (x) order by x";
+    let before = space.query(of_others);
+    assert!(before.len() > 40, "{before:#?}");
+    space.export(
+        "05_projects",
+        &[r#"{"id":1,"name":"renamed","difficulty":100}"#, r#"{"id":2,"name":"b","difficulty":7}"#],
+    );
+    load(&space);
+    assert_eq!(space.query(of_others), before);
+    assert_eq!(space.query("select name from hard order by 1"), ["b", "renamed"]);
+    assert_eq!(space.query("select * from notes order by text"), ["∅|goes with its project", "1|mine"]);
+    assert_eq!(space.query("select count(*) from names"), ["3"], "a materialized view is its owner's to refresh");
+}
+
+#[test]
 fn an_orphan_is_dropped_and_counted() {
     let space = project();
     space.export("06_campus_projects", &[r#"{"campus_id":1,"project_id":1}"#, r#"{"campus_id":1,"project_id":77}"#]);
