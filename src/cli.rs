@@ -11,17 +11,14 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::log::Format;
 use crate::pipeline::{Pipeline, Secret, Secrets};
-use crate::style::{self, Mood};
-use crate::{log as logs, manual, progress, stop};
-
-/// The pipeline file where none is named.
-pub const PIPELINE: &str = "pipeline.toml";
+use crate::style;
+use crate::{log as logs, manual, paths, progress, stop};
 
 /// The flags of every binary that works on a pipeline.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// The pipeline file; its folder is the root of exports/, logs/, data/ and .mirror42/
-    #[arg(long, value_name = "FILE", default_value = PIPELINE, global = true)]
+    #[arg(long, value_name = "FILE", default_value = paths::PIPELINE, global = true)]
     pub pipeline: PathBuf,
     /// How the standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true)]
@@ -255,7 +252,7 @@ pub fn run_main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(name, &error);
+            logs::report_failure(name, &error);
             error.exit_code()
         }
     }
@@ -270,17 +267,6 @@ fn parse<A: Parser>(mut definitions: Command) -> A {
 /// Prints a line on the standard output. That nobody reads it any more (`| head`) is no failure.
 pub fn print(line: std::fmt::Arguments) {
     style::print_to_stdout(line);
-}
-
-/// Prints a failure on the standard error, once, and notes it in the log of the step.
-pub fn report(name: &str, error: &Error) {
-    logs::note_failure(error);
-    match progress::mode() {
-        progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
-        progress::Mode::Bars | progress::Mode::Silent => {
-            progress::print(&format!("{name}: {} {error}", style::paint(Mood::Bad, "error:")));
-        }
-    }
 }
 
 #[cfg(test)]

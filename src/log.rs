@@ -72,10 +72,16 @@ pub fn detail(stage: &str, message: &str) {
     }
 }
 
-/// Writes a failure into the log of the step that ends with it; the standard error has it from elsewhere.
-pub fn note_failure(error: &Error) {
+/// Prints the failure of the program `name` on the standard error, once, and writes it into the log of the step.
+pub fn report_failure(name: &str, error: &Error) {
     if let Some(logger) = LOGGER.get() {
         logger.write(Level::Error, logger.step, &error.to_string().replace('\n', " "));
+    }
+    match progress::mode() {
+        progress::Mode::Events => progress::print(&serde_json::json!({ "error": error.to_json() }).to_string()),
+        progress::Mode::Bars | progress::Mode::Silent => {
+            progress::print(&format!("{name}: {} {error}", style::paint(Mood::Bad, "error:")));
+        }
     }
 }
 

@@ -79,7 +79,7 @@ fn pipeline_of_the_line() -> PathBuf {
     let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let after_flag = words.windows(2).find(|words| words[0] == "--pipeline").map(|words| words[1].as_str());
     let in_flag = || words.iter().find_map(|word| word.strip_prefix("--pipeline="));
-    PathBuf::from(after_flag.or_else(in_flag).unwrap_or(crate::cli::PIPELINE))
+    PathBuf::from(after_flag.or_else(in_flag).unwrap_or(crate::paths::PIPELINE))
 }
 
 /// The end of a help text: command lines, each after what it does.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+/// The pipeline file where none is named.
+pub const PIPELINE: &str = "pipeline.toml";
 /// Name of the records of a stage, within its folder.
 pub const ALL_JSON: &str = "all.json";
 

@@ -15,8 +15,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::cli;
 use crate::error::Error;
+use crate::log::report_failure;
 
 /// After so long a process that listens ends all the same: two seconds were promised.
 const PATIENCE: Duration = Duration::from_millis(1900);
@@ -70,7 +70,7 @@ fn end(program: &str, signal: &str, patience: Duration) {
     std::thread::sleep(patience);
     let _shield = lock(&SHIELD);
     let error = error(signal);
-    cli::report(program, &error);
+    report_failure(program, &error);
     std::process::exit(error.kind().exit_code().into());
 }
 

@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ureq::Agent;
 
-use super::client::Retry;
+use super::credential::{Credential, fits_header};
+use super::retry::Retry;
 use super::token::OAuth2;
 use crate::cli::Context;
 use crate::error::{Error, Result};
@@ -16,23 +17,6 @@ pub enum Authorization {
     /// The same for every request.
     Fixed(Credential),
     OAuth2(Box<OAuth2>),
-}
-
-/// The header that says who asks.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
-    pub name: String,
-    pub value: Secret,
-}
-
-impl Credential {
-    fn new(name: &str, value: impl Into<String>) -> Credential {
-        Credential { name: name.to_string(), value: Secret::new(value) }
-    }
-
-    pub fn bearer(token: &str) -> Credential {
-        Credential::new("Authorization", format!("Bearer {token}"))
-    }
 }
 
 impl Authorization {
@@ -91,11 +75,6 @@ impl Authorization {
             Authorization::OAuth2(oauth2) => Some(oauth2),
         }
     }
-}
-
-/// Whether the text can stand in a header as it is.
-pub fn fits_header(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text
 }
 
 fn check(secret: &Secret, variable: &str, what: &str) -> Result<()> {

@@ -2,18 +2,22 @@
 //!
 //! The only room that knows of HTTP. Each attempt takes a slot of the shared [`crate::limiter`],
 //! gets its authorization ([`auth`], [`token`]), counts from when it leaves ([`departure`]) and is judged by one table
-//! ([`outcome`]); [`Client::get`]
-//! repeats it as the verdict says.
+//! ([`outcome`]); [`retry`] repeats it as the verdict says, for pages ([`Client::get`]) and tokens alike.
 
+mod answer;
 mod auth;
 mod client;
+mod credential;
 mod departure;
 mod link;
 pub mod login;
 mod outcome;
 mod query;
+mod retry;
 pub mod token;
 mod token_file;
 
-pub use client::{Answer, Client, Counts, Request};
+pub use answer::Answer;
+pub use client::{Client, Request};
 pub use outcome::Verdict;
+pub use retry::Counts;

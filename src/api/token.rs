@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use ureq::Agent;
 
-use super::auth::{Credential, fits_header};
-use super::client::{Counts, Retry, Stop, answer};
+use super::answer::Answer;
+use super::credential::{Credential, fits_header};
 use super::login::Login;
 use super::outcome::{Verdict, judge_fault};
+use super::retry::{Counts, Retry, Stop};
 use super::token_file::{Locked, Owner, Token, TokenFile};
 use crate::cli::Context;
 use crate::error::{Error, Result};
@@ -261,7 +262,7 @@ impl OAuth2 {
         let response = self.agent.post(&self.owner.url).send_form(form);
         let granted = response
             .map_err(|error| judge_fault(&error))
-            .and_then(|response| answer(response, None))
+            .and_then(|response| Answer::of(response, None))
             .and_then(|answer| {
                 let granted = serde_json::from_slice::<Granted>(&answer.body).ok();
                 // The parser's message could repeat the token.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::auth::Credential;
+use super::credential::Credential;
 use crate::error::{Error, Result};
 use crate::files::{Lock, ReservedFile, read_if_there, recover};
 use crate::paths::Paths;

@@ -3,7 +3,8 @@
 use super::run::Options;
 use super::schedule::{Schedule, Targets};
 use crate::error::{Error, Kind, Result};
-use crate::{cli, stop};
+use crate::log::report_failure;
+use crate::stop;
 
 /// What has gone wrong so far.
 #[derive(Default)]
@@ -73,7 +74,7 @@ impl Failures {
             1 => first,
             _ => {
                 let kind = first.kind();
-                [first].iter().chain(&others).for_each(|error| cli::report("mirror42", error));
+                [first].iter().chain(&others).for_each(|error| report_failure("mirror42", error));
                 Error::of_kind(kind, format!("{count} steps failed: the messages are above"))
             }
         };

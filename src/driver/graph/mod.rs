@@ -13,9 +13,9 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, Run, Stage};
+use crate::{cli, paths};
 
 /// Of the JSON form: docs/formats.md.
 const VERSION: u32 = 1;
@@ -260,7 +260,7 @@ fn command(pipeline: &Pipeline, program: &str, stages: &[&Stage]) -> Vec<String>
 /// That name the pipeline, where it is not the one that needs no naming.
 fn flags(pipeline: &Pipeline) -> Vec<String> {
     match file_name(pipeline) {
-        file if file == cli::PIPELINE => Vec::new(),
+        file if file == paths::PIPELINE => Vec::new(),
         file => vec!["--pipeline".to_string(), file],
     }
 }
