@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::toml_view::{Text, Value, View, breaks};
+use super::toml_view::{Text, Value, View, breaks, or};
 use super::{
     Api, Auth, BodyPath, Check, Duplicates, Fetch, Filter, Grant, Limits, MaxDelete, Nul, OAuth2, Page, PageStyle,
     Pipeline, Run, Source, Stage, Total, extras, upkeep,
@@ -456,8 +456,4 @@ fn variable_name(name: String, value: &Value) -> Result<String> {
         return Err(value.wrong("beside a key that can be a jq variable (letters, digits, `_`; not `each`)"));
     }
     Ok(name)
-}
-
-pub fn or<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(&Value<'a>) -> Result<T>, default: T) -> Result<T> {
-    value.map_or(Ok(default), |value| read(&value))
 }

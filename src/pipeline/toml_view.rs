@@ -270,6 +270,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(duration).ok()
 }
 
+/// What a key says, or its default.
+pub fn or<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(&Value<'a>) -> Result<T>, default: T) -> Result<T> {
+    value.map_or(Ok(default), |value| read(&value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::Auth;
 use super::cron_time::CronTime;
-use super::parse::or;
-use super::toml_view::{Value, View};
+use super::toml_view::{Value, View, or};
 use crate::error::{Error, Result};
 
 const TOKEN: &str = "5 * * * *";

@@ -7,12 +7,12 @@ use hyper::HeaderMap;
 use tokio::sync::Notify;
 
 use crate::simulate::answer::{self, Answer, Manner};
-use crate::simulate::control::Hold;
 use crate::simulate::data::World;
 use crate::simulate::distort::distort;
 use crate::simulate::drift::{self, Place};
 use crate::simulate::faults::{Fault, Faults, Kind};
 use crate::simulate::generate::rng_for;
+use crate::simulate::hold::Hold;
 use crate::simulate::limits::{Left, Limiter, Verdict};
 use crate::simulate::oauth;
 use crate::simulate::options::{Latency, Serve, Which};

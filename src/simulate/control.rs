@@ -5,28 +5,10 @@ use std::sync::Arc;
 use crate::simulate::answer::Answer;
 use crate::simulate::api::{Call, Simulator, lock};
 use crate::simulate::days;
-use crate::simulate::faults::{Faults, PathRule};
+use crate::simulate::faults::Faults;
+use crate::simulate::hold::Hold;
 use crate::simulate::oracle;
-use crate::simulate::query::Query;
 use crate::simulate::render::Rendered;
-
-/// Answers that are held back: those of a path, or of one page of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hold {
-    path: PathRule,
-    page: Option<usize>,
-}
-
-impl Hold {
-    fn of(query: &Query) -> Hold {
-        let page = query.get("page").and_then(|page| page.parse().ok());
-        Hold { path: PathRule::new(query.get("path").unwrap_or("/v2/")), page }
-    }
-
-    fn matches(&self, call: &Call) -> bool {
-        self.path.matches(&call.path) && self.page.is_none_or(|page| page == call.query().page())
-    }
-}
 
 impl Simulator {
     /// Answers a control call.
@@ -91,7 +73,7 @@ impl Simulator {
             // Enabled before the look, so that no release in between is missed.
             let mut released = std::pin::pin!(self.released.notified());
             released.as_mut().enable();
-            if !lock(&self.holds).iter().any(|hold| hold.matches(call)) {
+            if !lock(&self.holds).iter().any(|hold| hold.matches(&call.path, call.query().page())) {
                 return;
             }
             waiting.get_or_insert_with(|| Held::new(self));

@@ -16,6 +16,7 @@ pub mod drift;
 pub mod exports;
 pub mod faults;
 pub mod generate;
+pub mod hold;
 pub mod json;
 pub mod limits;
 pub mod oauth;
