@@ -31,7 +31,8 @@ pub fn with_program(space: Space, name: &str, text: &str) -> Space {
     space.with("PATH", &path)
 }
 
-fn with_crontab(space: Space) -> Space {
+/// With a crontab that is a file of the space.
+pub fn with_crontab(space: Space) -> Space {
     let file = space.path().join("crontab").to_str().unwrap().to_string();
     with_program(space, "crontab", CRONTAB).with("CRONTAB", &file).with("TZ", "UTC0")
 }

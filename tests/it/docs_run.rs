@@ -5,7 +5,7 @@ use std::process::Command;
 
 use mirror42::pg::embedded;
 
-use crate::cron::bin;
+use crate::cron::{bin, with_crontab};
 use crate::driver::succeed;
 use crate::manual::{Documented, documented};
 use crate::simulator::{Reply, Server, Simulator};
@@ -24,9 +24,10 @@ enum Otherwise {
 use Otherwise::{By, Not, With};
 
 /// By the beginning of the line.
-const OTHERWISE: [(&str, Otherwise); 20] = [
+const OTHERWISE: [(&str, Otherwise); 21] = [
     ("git clone <this repository>", Not("where it is to be had from is not known here")),
     ("make demo", By("the_demo_does_all_of_it_on_this_machine_and_can_be_forgotten")),
+    ("sudo make install", By("make_install_puts_programs_man_pages_and_completions_in_their_places")),
     ("target/release/mirror42 demo --next-day", By("the_demo_does_all_of_it_on_this_machine_and_can_be_forgotten")),
     ("target/release/mirror42 demo --remove", By("the_demo_does_all_of_it_on_this_machine_and_can_be_forgotten")),
     ("target/release/mirror42 audit", With(&[("target/release/", "")])),
@@ -64,9 +65,10 @@ fn script(found: &Documented) -> Option<String> {
 /// A mirror that was loaded, where our binaries and those of Postgres are on the path.
 fn mirror(simulator: &Simulator, books: &Server) -> (Space, OsString) {
     let space = simulator.project().file("schema.sql", include_str!("../../schema.sql")).and_database();
+    let space = with_crontab(space);
     succeed(&space.run("mirror42", &["run", "-q"]));
     let path = std::env::var_os("PATH").unwrap();
-    let folders = [bin().to_owned(), embedded::psql().unwrap().parent().unwrap().to_owned()];
+    let folders = [space.path().join("bin"), bin().to_owned(), embedded::psql().unwrap().parent().unwrap().to_owned()];
     let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path))).unwrap();
     (space.with("BOOKS", &format!("http://{}", books.address)), path)
 }
