@@ -2,7 +2,7 @@
 //!
 //! Nothing has to be cleaned up, since a file is there whole or not at all and a load is one transaction; so the process
 //! ends wherever it is, with exit code 75: run again, and it goes on. What must not be cut in two stands behind a
-//! shield ([`past_return`]). The driver, which has children to end first, listens in the place of that ([`listen`]), and
+//! [`Shield`]. The driver, which has children to end first, listens in the place of that ([`listen`]), and
 //! has two seconds. A second signal kills at once.
 //!
 //! A signal that is ignored when the process begins, as SIGHUP is under `nohup`, stays ignored.
@@ -87,9 +87,19 @@ pub fn keeps(sentence: &'static str) {
     *lock(&KEPT) = sentence;
 }
 
-/// From here on the process is let go on to its end, which is near; only a second signal kills it.
-pub fn past_return() {
-    std::mem::forget(lock(&SHIELD));
+/// Under it the process does not end when it is asked to; only a second signal kills it.
+#[must_use]
+pub struct Shield(MutexGuard<'static, ()>);
+
+impl Shield {
+    pub fn raise() -> Shield {
+        Shield(lock(&SHIELD))
+    }
+
+    /// The process is let go on to its end, which is near.
+    pub fn keep(self) {
+        std::mem::forget(self.0);
+    }
 }
 
 /// From here on the listener is told of signals, and of children that end, and sees to the end of the process.

@@ -39,7 +39,13 @@ pub fn apply(
             log::debug!("{}: once more, deletions first", error.message());
             savepoint.rollback().map_err(failed)?;
             all.iter_mut().zip(planned).for_each(|(work, counts)| work.counts = counts);
-            in_order(Order::PruneFirst, tx, differ, all, run_id, phases)
+            in_order(Order::PruneFirst, tx, differ, all, run_id, phases).map_err(|error| match error.kind() {
+                Kind::Taken => error.hint(
+                    "If two rows of the table exchange a value, the server must check it at the end: declare the constraint \
+                     `deferrable initially deferred` (docs/pipeline.md). If two records of the export have one, mend the filter.",
+                ),
+                _ => error,
+            })
         }
         done => {
             done?;

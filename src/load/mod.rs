@@ -23,7 +23,8 @@ mod write;
 use std::path::PathBuf;
 
 use clap::Parser;
-use postgres::{Client, Transaction};
+use postgres::error::{DbError, Severity};
+use postgres::{Client, IsolationLevel, Transaction};
 
 use crate::cli::{Common, DatabaseArgs, GuardArgs};
 use crate::diff::job::{Export, Trust};
@@ -31,7 +32,7 @@ use crate::error::{Kind, Result};
 use crate::manual;
 use crate::pg::{self, failure, ledger};
 use crate::pipeline::Pipeline;
-use crate::stop;
+use crate::stop::{self, Shield};
 
 use report::Report;
 
@@ -118,14 +119,21 @@ pub fn run(args: Args) -> Result<()> {
     }
     report.log();
     match &args.report {
-        Some(file) => report.write(file),
+        Some(file) => report.write(file).map_err(|error| {
+            error.detail(match plan.dry_run {
+                true => "Nothing was loaded; the database is as it was.",
+                false => "The load itself is done and committed: the database is as the exports.",
+            })
+        }),
         None => Ok(()),
     }
 }
 
 /// The transaction.
 fn load(client: &mut Client, plan: &Plan) -> Result<Report> {
-    let mut tx = client.transaction().map_err(|error| failure("could not begin a transaction", &error))?;
+    // Whatever the role's default is: what another session has written before the tables were locked must be seen after it.
+    let begun = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start();
+    let mut tx = begun.map_err(|error| failure("could not begin a transaction", &error))?;
     // Dropped without a commit, the transaction is rolled back.
     let report =
         steps::run(&mut tx, plan).map_err(|error| error.detail("Nothing was loaded; the database is as it was."))?;
@@ -139,14 +147,22 @@ fn load(client: &mut Client, plan: &Plan) -> Result<Report> {
 
 fn commit(tx: Transaction) -> Result<()> {
     // Who is asked to end from here on could not say what was done.
-    stop::past_return();
-    tx.commit().map_err(|error| {
-        let failed = failure("could not commit the load", &error);
-        match error.as_db_error() {
-            Some(_) => failed.detail("Nothing was loaded; the database is as it was."),
-            None => failed
+    let shield = Shield::raise();
+    let Err(error) = tx.commit() else {
+        shield.keep();
+        return Ok(());
+    };
+    let failed = failure("could not commit the load", &error);
+    // A server process that ends itself (FATAL, PANIC) may do so when the commit is on the disk already.
+    let is_refusal = |severity: Option<Severity>| severity.is_none_or(|severity| severity == Severity::Error);
+    Err(match error.as_db_error().map(DbError::parsed_severity) {
+        // All is as before the load: it may be tried once more, and be stopped.
+        Some(severity) if is_refusal(severity) => failed.detail("Nothing was loaded; the database is as it was."),
+        _ => {
+            shield.keep();
+            failed
                 .detail("Whether all of it was loaded or nothing is not known: the server did not answer.")
-                .hint("Run again: a load that was done is not done twice."),
+                .hint("Run again: a load that was done is not done twice.")
         }
     })
 }

@@ -40,7 +40,7 @@ pub struct Phases {
     pub prune_ms: f64,
     pub update_ms: f64,
     pub insert_ms: f64,
-    /// Checking the foreign keys of new tables.
+    /// Checking the foreign keys of new tables, and what constraints are deferred.
     pub foreign_keys_ms: f64,
     pub checks_ms: f64,
 }

@@ -5,7 +5,7 @@ use postgres::Transaction;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pg::catalog::{self, Table};
-use crate::pg::failure;
+use crate::pg::{failure, script};
 use crate::pipeline::Pipeline;
 
 /// All tables of the pipeline, as the catalog has them.
@@ -30,6 +30,7 @@ pub fn tables(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Schema> {
     }
     let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
         .map_err(|_| Error::failed(format!("`{schema}` is not UTF-8")))?;
+    script::check(&sql, &schema.to_string())?;
     log::info!("the database has none of the tables: running `{schema}`");
     tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{schema}`"), &error))?;
     let tables = all_there(&names, catalog::tables(tx, &names)?, |missing| {

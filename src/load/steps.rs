@@ -41,6 +41,7 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     apply::apply(tx, &mut differ, &mut all, &plan.run_id, &mut phases)?;
     clock.lap_ms();
     write::restore_foreign_keys(tx, &restore)?;
+    check_deferred(tx)?;
     phases.foreign_keys_ms = clock.lap_ms();
     record_tables(tx, plan, &all)?;
     check(tx, plan, &all)?;
@@ -94,6 +95,16 @@ fn begin(tx: &mut Transaction, plan: &Plan) -> Result<()> {
             error.detail(format!("It is server process {}, since {}.", row.get::<_, i32>(0), row.get::<_, String>(1)))
         }
         None => error,
+    })
+}
+
+/// Constraints that the schema defers to the commit are checked now: the commit could not say whose row it is.
+fn check_deferred(tx: &mut Transaction) -> Result<()> {
+    tx.batch_execute("set constraints all immediate").map_err(|error| {
+        match error.as_db_error().and_then(postgres::error::DbError::table) {
+            Some(table) => failure(&format!("could not write `{table}`"), &error),
+            None => failure("could not check the deferred constraints", &error),
+        }
     })
 }
 

@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod health;
 pub mod ledger;
 pub mod scratch;
+pub mod script;
 pub mod shape;
 mod tls;
 

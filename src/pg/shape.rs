@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use postgres::{Client, Transaction};
 
-use super::{failure, quoted};
+use super::{failure, quoted, script};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::Pipeline;
@@ -61,6 +61,7 @@ pub fn compare(client: &mut Client, pipeline: &Pipeline) -> Result<Compared> {
     let file = pipeline.schema.display();
     let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
         .map_err(|_| Error::failed(format!("`{file}` is not UTF-8")))?;
+    script::check(&sql, &file.to_string())?;
     let failed = |error: postgres::Error| failure(&format!("could not compare with `{file}`"), &error);
     let scratch = format!("mirror42_doctor_{}", std::process::id());
     let mut tx = client.transaction().map_err(failed)?;

@@ -209,12 +209,15 @@ impl MaxDelete {
     }
 }
 
+/// As it is written in the pipeline file.
 impl std::fmt::Display for MaxDelete {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        // What is left of 7 % after the way through a binary fraction is no digit of the user's.
+        let percent = (self.share * 1e8).round() / 1e6;
         match self.rows {
-            None => write!(f, "{} %", self.share * 100.0),
-            Some(rows) if self.share >= 1.0 => write!(f, "{rows} rows"),
-            Some(rows) => write!(f, "{} %, {rows} rows at most", self.share * 100.0),
+            None => write!(f, "{percent}%"),
+            Some(rows) if self.share >= 1.0 => write!(f, "{rows}"),
+            Some(rows) => write!(f, "{{ share = \"{percent}%\", rows = {rows} }}"),
         }
     }
 }

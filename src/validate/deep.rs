@@ -25,6 +25,11 @@ pub fn compare(
     let Some(tables) = catalog::tables(tx, &names)?.into_iter().collect::<Option<Vec<_>>>() else {
         return Ok(()); // a check has told of it
     };
+    let (tables, without_key): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| !table.primary_key.is_empty());
+    findings.extend(without_key.into_iter().map(|table| Finding {
+        name: format!("{} equals its export, row by row", table.name),
+        wrong: Some("it has no primary key, by which a row is found beside its record".to_string()),
+    }));
     let keys = catalog::foreign_keys(tx, &tables)?;
     let jobs = job::jobs(pipeline, exports, tables, &keys)?;
     let mut differ = Differ::new(tx, &jobs)?;

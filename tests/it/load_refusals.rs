@@ -13,7 +13,7 @@ fn the_guard_stops_a_load_that_would_delete_too_much() {
          at: exports/05_projects/all.json\n  \
          detail: Why they would go: 2 gone from the API.\n  \
          detail: The first of them: id 2; id 3.\n  \
-         detail: Allowed are 1 (50 %).\n  \
+         detail: Allowed are 1 (50%).\n  \
          detail: Nothing was loaded; the database is as it was.\n  \
          hint: If they are gone for good, allow it once with `--allow-delete projects=2`; else fetch again.\n"
     );
@@ -52,7 +52,7 @@ fn the_guard_counts_rows_where_the_pipeline_says_so() {
     space.write("pipeline.toml", &PIPELINE.replace("\"50%\"", "{ share = \"90%\", rows = 1 }"));
     space.export("05_projects", &[r#"{"id":1,"name":"Libft","difficulty":100}"#]);
     let stderr = refused(&space, &[], 4);
-    assert!(stderr.contains("  detail: Allowed are 1 (90 %, 1 rows at most).\n"), "{stderr}");
+    assert!(stderr.contains("  detail: Allowed are 1 ({ share = \"90%\", rows = 1 }).\n"), "{stderr}");
     space.write("pipeline.toml", &PIPELINE.replace("\"50%\"", "2"));
     load(&space);
 }

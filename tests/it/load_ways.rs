@@ -344,7 +344,9 @@ fn a_unique_value_goes_from_row_to_row() {
         "mirror42-load: error: could not update `a`: duplicate key value violates unique constraint \"a_slug_key\"\n  \
          detail: Key (slug)=(y) already exists.\n  \
          detail: Postgres calls this 23505.\n  \
-         detail: Nothing was loaded; the database is as it was.\n"
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: If two rows of the table exchange a value, the server must check it at the end: declare the constraint \
+         `deferrable initially deferred` (docs/pipeline.md). If two records of the export have one, mend the filter.\n"
     );
 }
 

@@ -23,6 +23,7 @@ mod ledger;
 mod limiter;
 mod load;
 mod load_codec;
+mod load_commit;
 mod load_crash;
 mod load_kills;
 mod load_refusals;

@@ -183,3 +183,27 @@ fn a_deep_validation_looks_at_types_that_only_the_server_knows() {
          rows that differ: 1 (id 1), by net in 1"
     );
 }
+
+#[test]
+fn a_deep_validation_goes_past_a_table_without_a_key() {
+    let space = crate::load::project();
+    crate::load::load(&space);
+    space
+        .client()
+        .batch_execute(
+            "alter table campus_projects drop constraint campus_projects_pkey; delete from projects where id = 3",
+        )
+        .unwrap();
+    let outcome = space.run("mirror42-validate", &["--deep", "-q"]);
+    assert_eq!(outcome.code, Some(5), "{}", outcome.stderr);
+    let found: Vec<&str> = outcome.stdout.lines().filter(|line| line.contains(" equals its export")).collect();
+    assert_eq!(
+        found,
+        [
+            "FAILED  campus_projects equals its export, row by row: it has no primary key, by which a row is found beside its record",
+            "ok      campuses equals its export, row by row (3 rows)",
+            "FAILED  projects equals its export, row by row (2 rows): records without a row: 1 (id 3)",
+            "FAILED  project_sessions equals its export, row by row (1 rows): records without a row: 1 (id 8)",
+        ]
+    );
+}
