@@ -3,9 +3,8 @@
 use postgres::Transaction;
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::pg::catalog::{self, Table};
-use crate::pg::{failure, script};
+use crate::pg::script;
 use crate::pipeline::Pipeline;
 
 /// All tables of the pipeline, as the catalog has them.
@@ -28,11 +27,8 @@ pub fn tables(tx: &mut Transaction, pipeline: &Pipeline) -> Result<Schema> {
         });
         return Ok(Schema { tables: tables?, created: false });
     }
-    let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
-        .map_err(|_| Error::failed(format!("`{schema}` is not UTF-8")))?;
-    script::check(&sql, &schema.to_string())?;
     log::info!("the database has none of the tables: running `{schema}`");
-    tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{schema}`"), &error))?;
+    script::run_schema(tx, pipeline)?;
     let tables = all_there(&names, catalog::tables(tx, &names)?, |missing| {
         Error::failed(format!("`{schema}` does not create the tables that the stages fill: {missing}"))
     });

@@ -19,7 +19,7 @@ mod tls;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode};
-use postgres::error::SqlState;
+use postgres::error::{DbError, SqlState};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::error::{Error, Result, excerpt, lower_first};
@@ -105,9 +105,14 @@ fn not_open(address: &Address, error: &postgres::Error) -> Error {
 
 /// The bridge for `postgres::Error`: `doing` is the first half of the primary line ("could not …").
 pub fn failure(doing: &str, error: &postgres::Error) -> Error {
-    let Some(db) = error.as_db_error() else {
-        return Error::failed(format!("{doing}: {}", cause_text(error)));
-    };
+    match error.as_db_error() {
+        Some(db) => refusal(doing, db, db.where_()),
+        None => Error::failed(format!("{doing}: {}", cause_text(error))),
+    }
+}
+
+/// What the server has refused to do, and within what.
+fn refusal(doing: &str, db: &DbError, within: Option<&str>) -> Error {
     let message = format!("{doing}: {}", db.message());
     let mut failed = match *db.code() {
         SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => Error::conflict(message),
@@ -117,7 +122,7 @@ pub fn failure(doing: &str, error: &postgres::Error) -> Error {
     if let Some(detail) = db.detail() {
         failed = failed.detail(detail);
     }
-    if let Some(place) = db.where_() {
+    if let Some(place) = within {
         failed = failed.detail(format!("Within: {}.", excerpt(place, 300)));
     }
     failed = failed.detail(format!("Postgres calls this {}.", db.code().code()));

@@ -9,7 +9,6 @@ use postgres::{Client, Transaction};
 
 use super::{failure, quoted, script};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::pipeline::Pipeline;
 
 /// Whether the database has what `schema.sql` makes.
@@ -59,22 +58,13 @@ struct Constraint {
 /// Compares; nothing of it stays in the database.
 pub fn compare(client: &mut Client, pipeline: &Pipeline) -> Result<Compared> {
     let file = pipeline.schema.display();
-    let sql = String::from_utf8(files::read(&pipeline.paths.root().join(&pipeline.schema))?)
-        .map_err(|_| Error::failed(format!("`{file}` is not UTF-8")))?;
-    script::check(&sql, &file.to_string())?;
     let failed = |error: postgres::Error| failure(&format!("could not compare with `{file}`"), &error);
     let scratch = format!("mirror42_doctor_{}", std::process::id());
     let mut tx = client.transaction().map_err(failed)?;
     let path: String = tx.query_one("show search_path", &[]).map_err(failed)?.get(0);
     tx.batch_execute(&format!("set local lock_timeout = '2s'; create schema {scratch}")).map_err(failed)?;
-    let began = transaction_id(&mut tx).map_err(failed)?;
     look_along(&mut tx, &format!("{scratch}, {path}")).map_err(failed)?;
-    tx.batch_execute(&sql).map_err(|error| failure(&format!("could not run `{file}`"), &error))?;
-    if transaction_id(&mut tx).map_err(failed)? != began {
-        tx.batch_execute(&format!("rollback; drop schema if exists {scratch} cascade")).map_err(failed)?;
-        return Err(Error::failed(format!("`{file}` ends the transaction that it is run in"))
-            .hint("Take `begin`, `commit` and `rollback` out of it: a load runs it in its own."));
-    }
+    script::run_schema(&mut tx, pipeline)?;
     let query =
         "select relname::text, oid from pg_class where relnamespace = $1::text::regnamespace and relkind in ('r', 'p')";
     let made = tx.query(query, &[&scratch]).map_err(failed)?;
@@ -120,13 +110,8 @@ fn check_filled(pipeline: &Pipeline, made: &BTreeMap<String, Shape>) -> Result<(
     .hint("Write the table into the file, or take `table` out of the stage."))
 }
 
-fn transaction_id(tx: &mut Transaction) -> Result<String, postgres::Error> {
-    Ok(tx.query_one("select pg_current_xact_id()::text", &[])?.get(0))
-}
-
-/// For the session rather than the transaction: a file that commits is to make nothing elsewhere.
 fn look_along(tx: &mut Transaction, path: &str) -> Result<(), postgres::Error> {
-    tx.execute("select set_config('search_path', $1, false)", &[&path]).map(drop)
+    tx.execute("select set_config('search_path', $1, true)", &[&path]).map(drop)
 }
 
 fn shapes(tx: &mut Transaction, tables: &BTreeMap<String, u32>) -> Result<BTreeMap<String, Shape>, postgres::Error> {

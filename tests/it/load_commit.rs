@@ -187,21 +187,35 @@ fn a_report_that_cannot_be_written_takes_no_load_back() {
 }
 
 #[test]
-fn a_schema_that_ends_the_transaction_is_refused_before_it_runs() {
+fn a_schema_that_ends_the_transaction_is_refused_and_leaves_nothing() {
     let space = project();
     let schema = std::fs::read_to_string(space.path().join("schema.sql")).unwrap();
-    space.write("schema.sql", &format!("begin;\n{schema}\ncommit;\n"));
+    let left = "select count(*) from pg_class where relname in ('campuses', 'early')";
+    for (before, after, line) in [("begin;", "commit;", 2), ("", "commit;", schema.matches('\n').count() + 3)] {
+        space.write("schema.sql", &format!("create table early ();\n{before}\n{schema}{after}\n"));
+        let stderr = refused(&space, &[], 1);
+        let told = "`schema.sql` has a command that cannot be a part of a transaction: EXECUTE of transaction commands";
+        assert!(stderr.contains(told), "{stderr}");
+        let rest = format!(
+            "  at: schema.sql:{line}\n  \
+             detail: Nothing was loaded; the database is as it was.\n  \
+             hint: Take `begin`, `commit` and `rollback` out of it: a load runs it in its own transaction.\n"
+        );
+        assert!(stderr.ends_with(&rest), "{stderr}");
+        assert_eq!(space.query(left), ["0"]);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_schema_is_told_with_its_line() {
+    let space = project();
+    space.write("schema.sql", "create table early ();\n-- é\ncreate table campuses (id inte primary key);\n");
     assert_eq!(
         refused(&space, &[], 1),
-        "mirror42-load: error: `schema.sql` has `BEGIN`: it would end the load's transaction, or begin another\n  \
-         at: schema.sql:1\n  \
-         detail: Nothing was loaded; the database is as it was.\n  \
-         hint: Take `begin`, `commit` and `rollback` out of it: a load runs it in its own transaction.\n"
+        "mirror42-load: error: could not run `schema.sql`: type \"inte\" does not exist\n  \
+         at: schema.sql:3\n  \
+         detail: Postgres calls this 42704.\n  \
+         detail: Nothing was loaded; the database is as it was.\n"
     );
-    space.write("schema.sql", &format!("{schema}\n-- all of it\ncommit;\n"));
-    let stderr = refused(&space, &[], 1);
-    let line = schema.matches('\n').count() + 3;
-    assert!(stderr.contains("`schema.sql` has `COMMIT`"), "{stderr}");
-    assert!(stderr.contains(&format!("  at: schema.sql:{line}\n")), "{stderr}");
-    assert_eq!(space.query("select count(*) from pg_class where relname = 'campuses'"), ["0"]);
+    assert_eq!(space.query("select count(*) from pg_class where relname = 'early'"), ["0"]);
 }
