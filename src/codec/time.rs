@@ -76,6 +76,8 @@ fn time_part(text: &[u8]) -> Option<(i64, &[u8])> {
     let (hour, minute) = (two(*h1, *h2)?, two(*m1, *m2)?);
     let (second, rest) = match rest {
         [b':', s1, s2, rest @ ..] => (two(*s1, *s2)?, rest),
+        // `01:02.5` are minutes and seconds for the server.
+        [b'.', ..] => return None,
         _ => (0, rest),
     };
     if hour > 23 || minute > 59 || second > 59 {
@@ -176,6 +178,8 @@ mod tests {
             assert_eq!(timestamptz(text.as_bytes()), None, "{text}");
         }
         assert_eq!(date(b"2025-01-01T00:00:00Z"), None);
+        assert_eq!(time(b"01:02.5"), None);
+        assert_eq!(timestamptz(b"2025-01-01T01:02.5Z"), None);
         assert_eq!(timestamptz(b"2025-01-01T00:00:00.1234560Z"), Some(expected("2025-01-01T00:00:00.123456Z")));
     }
 }

@@ -13,6 +13,7 @@ use super::source::{Form, Read};
 use super::{Differ, Done, Outcome};
 use crate::codec::{Remedy, Wrong, shown_value};
 use crate::error::{Error, Result};
+use crate::pg::catalog::Binary;
 use crate::pg::{failure, join_condition, quoted, quoted_list};
 
 /// The column of a delta table that holds the line of the record in its file.
@@ -38,16 +39,21 @@ pub struct Staged {
 #[derive(Debug)]
 pub struct Sql {
     pub same_key: String,
-    /// The columns that the export fills, but for the key.
+    /// The columns that the export fills and that rows of one key may differ in: all but the key, and what of the key is
+    /// equal for the server by other bytes (1.0 and 1.00, `-0`, texts by a collation or a `citext`).
     pub values: Vec<String>,
-    /// True where the rows of one key differ; none if the key is all there is.
+    /// True where the rows of one key differ; none if they cannot.
     pub differs: Option<String>,
 }
 
 impl Sql {
     pub fn new(job: &Job, columns: &[String]) -> Sql {
         let key = &job.table.primary_key;
-        let values: Vec<String> = columns.iter().filter(|column| !key.contains(column)).cloned().collect();
+        let is_exact = |name: &String| {
+            let binary = job.table.column(name).and_then(|column| column.binary);
+            key.contains(name) && binary.is_some_and(Binary::is_ordered)
+        };
+        let values: Vec<String> = columns.iter().filter(|column| !is_exact(column)).cloned().collect();
         let differs = (!values.is_empty()).then(|| {
             format!("row({})::record *<> row({})::record", quoted_list("t.", &values), quoted_list("d.", &values))
         });
@@ -68,7 +74,7 @@ pub fn compare(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str
 
 /// Creates the delta table and fills it. Its columns have the types of the table's, domains and lengths too, and none of
 /// its constraints.
-fn stage(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str) -> Result<Done<()>> {
+pub fn stage(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str) -> Result<Done<()>> {
     let doing = format!("could not copy `{}` into its delta table", job.export.shown());
     let read = differ.read(job, Form::Text, |plan, batches| {
         let columns = quoted_list("", &plan.columns);

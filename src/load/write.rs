@@ -9,8 +9,9 @@ use postgres::Transaction;
 use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
-use crate::diff::plain::Sql;
-use crate::diff::tuple;
+use crate::diff::job::Job;
+use crate::diff::plain::{self, Sql};
+use crate::diff::{Differ, tuple};
 use crate::error::{Error, Result};
 use crate::pg::catalog::ForeignKey;
 use crate::pg::{failure, join_condition, quoted, quoted_list, sample, shown_sample};
@@ -29,9 +30,16 @@ pub fn guard(tx: &mut Transaction, all: &[Work], work: &Work, allowed: Option<u6
         return Ok(());
     }
     let failed = |error| failure(&format!("could not list the rows to delete from `{}`", work.name()), &error);
-    let why = format!("{} as why from {} gone", cascaded_from(all, work), rows_that_go(work));
-    let reasons = tx.query(&format!("select why, count(*) from (select {why}) g group by why order by 2 desc"), &[]);
-    let reasons: Vec<String> = reasons.map_err(failed)?.iter().map(|row| reason(row.get(0), row.get(1))).collect();
+    let query = format!(
+        "select why, is_there, count(*)
+           from (select {} as why, {} as is_there from {} gone) g
+          group by why, is_there order by 3 desc, why nulls first, is_there",
+        cascaded_from(all, work),
+        in_export(tx, work)?,
+        rows_that_go(work)
+    );
+    let reasons = tx.query(&query, &[]).map_err(failed)?;
+    let reasons: Vec<String> = reasons.iter().map(|row| reason(row.get(0), row.get(1), row.get(2))).collect();
     let columns = quoted_list("gone.", &work.job.table.primary_key);
     let order = quoted_list("", &work.job.table.primary_key);
     let keys = format!("select {columns} from {} gone order by {order}", work.gone);
@@ -51,11 +59,27 @@ pub fn guard(tx: &mut Transaction, all: &[Work], work: &Work, allowed: Option<u6
     )))
 }
 
-fn reason(parent: Option<String>, rows: i64) -> String {
+fn reason(parent: Option<String>, is_in_export: bool, rows: i64) -> String {
     match parent {
-        None => format!("{rows} gone from the API"),
         Some(parent) => format!("{rows} with their row of `{parent}`"),
+        None if is_in_export => format!("{rows} dropped as orphans"),
+        None => format!("{rows} gone from the API"),
     }
+}
+
+/// SQL for whether the export has a record of the row `gone`, be it an orphan. The load stops, so that the export may be
+/// staged once more, whole.
+fn in_export(tx: &mut Transaction, work: &Work) -> Result<String> {
+    if work.read.orphan_count() == 0 {
+        return Ok("false".to_string());
+    }
+    let Job { export, table, .. } = &work.job;
+    let with_orphans = Job { export: export.clone(), table: table.clone(), parents: Vec::new() };
+    let all = format!("{}_all", work.delta);
+    let mut differ = Differ::new(tx, &[])?;
+    plain::stage(tx, &mut differ, &with_orphans, &all)?;
+    let key = &table.primary_key;
+    Ok(format!("exists (select from {all} d where {})", join_condition("d", key, "gone", key)))
 }
 
 /// The rows that go, as a table of `from`, with all their columns.
@@ -222,9 +246,15 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
         });
         members.collect::<Vec<_>>().join(" || ")
     };
-    let members = changed.iter().map(|name| format!(", d.{}", quoted(name))).collect::<String>();
+    // By other names: a part of the key may have changed too, to what is equal for the server.
+    let new_name = |place: usize| quoted(&format!("mirror42 new {place}"));
+    let members =
+        changed.iter().enumerate().map(|(place, name)| format!(", d.{} as {}", quoted(name), new_name(place)));
+    let members = members.collect::<String>();
     let keys = quoted_list("t.", &job.table.primary_key);
-    let mut assignments: Vec<String> = changed.iter().map(|name| format!("{0} = d.{0}", quoted(name))).collect();
+    let assignments =
+        changed.iter().enumerate().map(|(place, name)| format!("{} = d.{}", quoted(name), new_name(place)));
+    let mut assignments: Vec<String> = assignments.collect();
     if job.table.column(INGESTED_AT).is_some() {
         assignments.push(format!("{INGESTED_AT} = now()"));
     }

@@ -1,6 +1,7 @@
 -- Run by load and validate: the columns of the tables $1 (oids). Returns for each its table, name, type
 -- as people write it, the name, category and kind of the type under its domains and that type's modifier,
--- whether null is refused, whether there is a default, and whether its value is not for us to give.
+-- whether null is refused, whether there is a default, whether its value is not for us to give, and whether its collation
+-- takes texts of other bytes for the same.
 
 select a.attrelid,
        a.attname::text,
@@ -11,7 +12,8 @@ select a.attrelid,
        base.typmod,
        a.attnotnull,
        a.atthasdef or a.attidentity <> '',
-       a.attgenerated <> '' or a.attidentity = 'a'
+       a.attgenerated <> '' or a.attidentity = 'a',
+       exists (select from pg_collation c where c.oid = a.attcollation and not c.collisdeterministic)
   from pg_attribute a
  cross join lateral (
        with recursive under as (

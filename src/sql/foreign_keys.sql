@@ -1,7 +1,8 @@
 -- Run by load and validate: every foreign key from or to the tables $1 (oids). Returns for each its name,
 -- the child with its columns, the parent with its columns (in the same order), both tables' quoted names,
 -- whether a deleted parent takes its children with it, whether the server vouches for all rows, the text
--- that makes it, and whether the columns of both sides are of the same types, but for the width of integers.
+-- that makes it, and whether the columns of both sides are of the same types, but for the width of integers, and of collations
+-- that tell texts apart by their bytes.
 
 select f.conname::text,
        f.conrelid,
@@ -17,9 +18,11 @@ select f.conname::text,
        f.confdeltype = 'c',
        f.convalidated,
        pg_get_constraintdef(f.oid),
-       (select bool_and(ca.atttypid = pa.atttypid
+       (select bool_and((ca.atttypid = pa.atttypid
                         or (ca.atttypid in (20, 21, 23) and pa.atttypid in (20, 21, 23))
                         or (ca.atttypid in (25, 1043) and pa.atttypid in (25, 1043)))
+                        and not exists (select from pg_collation l
+                                         where l.oid in (ca.attcollation, pa.attcollation) and not l.collisdeterministic))
           from unnest(f.conkey, f.confkey) k (child, parent)
           join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = k.child
           join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = k.parent)

@@ -20,6 +20,27 @@ fn the_guard_stops_a_load_that_would_delete_too_much() {
 }
 
 #[test]
+fn the_guard_tells_rows_that_are_gone_from_orphans() {
+    let space = project();
+    load(&space);
+    // Of project 1, which stays, 7 goes to one that never was.
+    space.export(
+        "07_project_sessions",
+        &[r#"{"id":7,"project_id":77,"campus_id":99,"objectives":["a\\b"],"begin_at":null}"#],
+    );
+    assert_eq!(
+        refused(&space, &[], 4),
+        "mirror42-load: error: the load would delete 2 of the 2 rows of `project_sessions`\n  \
+         at: exports/07_project_sessions/all.json\n  \
+         detail: Why they would go: 1 gone from the API, 1 dropped as orphans.\n  \
+         detail: The first of them: id 7; id 8.\n  \
+         detail: A load never empties a table by itself.\n  \
+         detail: Nothing was loaded; the database is as it was.\n  \
+         hint: If they are gone for good, allow it once with `--allow-delete project_sessions=2`; else fetch again.\n"
+    );
+}
+
+#[test]
 fn an_allowance_is_a_ceiling_for_one_load() {
     let space = project();
     load(&space);

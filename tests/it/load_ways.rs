@@ -4,7 +4,7 @@ use crate::load::{counts, load, project, refused, state};
 use crate::space::Space;
 
 /// A space with the stages `NAME`, each into the table of its name by the key `KEY`, and this schema.
-fn space_of(stages: &[(&str, &str)], schema: &str) -> Space {
+pub fn space_of(stages: &[(&str, &str)], schema: &str) -> Space {
     let stages: Vec<String> = stages
         .iter()
         .map(|(name, key)| {
