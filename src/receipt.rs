@@ -172,7 +172,7 @@ impl RunReceipt {
 /// What the filter made of the pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractReceipt {
-    /// [`crate::pipeline::Stage::extract_definition`] at the time; or [`BY_HAND`], or [`AS_IT_WAS`].
+    /// [`crate::pipeline::Pipeline::extract_definition`] at the time; or [`BY_HAND`], or [`AS_IT_WAS`].
     pub definition: String,
     /// Hashes of what was read, by stage: of a source its pages ([`Receipt::pages_hash`], under
     /// `pages/STAGE`), of an export its `all.json`.
@@ -244,8 +244,12 @@ impl Receipt {
 
     /// The receipt of a stage to write a part of anew.
     pub fn read_or_new(paths: &Paths, stage: &str) -> Result<Receipt> {
-        let new = || Receipt { version: VERSION, stage: stage.to_string(), fetch: None, run: None, extract: None };
-        Ok(Receipt::read(paths, stage)?.unwrap_or_else(new))
+        Ok(Receipt::read(paths, stage)?.unwrap_or_else(|| Receipt::new(stage)))
+    }
+
+    /// One that says nothing.
+    pub fn new(stage: &str) -> Receipt {
+        Receipt { version: VERSION, stage: stage.to_string(), fetch: None, run: None, extract: None }
     }
 
     pub fn write(&self, paths: &Paths) -> Result<()> {

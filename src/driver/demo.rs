@@ -153,7 +153,8 @@ pub fn next_steps(setting: &Setting) -> String {
          With your own application of the 42 API (https://profile.intra.42.fr/oauth/applications):\n  \
          {program} demo --remove      forget the demo\n  \
          (umask 077; printf 'FT_CLIENT_ID=…\\nFT_CLIENT_SECRET=…\\n' > .env)\n  \
-         {program} run                mirror the real API; from cron, every night",
+         {program} run                mirror the real API\n  \
+         {program} crontab install    and every night, by cron",
         setting.day
     )
 }

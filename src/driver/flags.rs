@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
-use super::run;
+use super::forced;
 use super::schedule::{Fetching, Reach, Targets};
 use super::{LOAD, VALIDATE};
-use crate::cli::Context;
+use crate::cli::{Context, GuardArgs};
 use crate::error::{Error, Result};
 use crate::manual;
 use crate::pipeline::{Pipeline, nearest};
@@ -35,6 +35,8 @@ pub struct RunArgs {
     /// Ask nothing of the API: the pages that are here have to do, whatever their age
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// Processes at a time
     #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: u16,
@@ -64,13 +66,13 @@ impl RunArgs {
             reach: if self.only { Reach::Only } else { Reach::WithNeeds },
             again: self.force.is_some() || self.from.is_some() || named(LOAD) || named(VALIDATE),
             fetching: if self.offline { Fetching::Offline } else { Fetching::AsNeeded },
-            forced: run::remembered(context)?,
+            forced: forced::remembered(context)?,
             stages,
             ..Targets::default()
         };
-        // Those are to be fetched, which this run does not do.
+        // Those that are to be fetched are left for a run that does; programs are started.
         if self.offline {
-            targets.forced.clear();
+            targets.forced.retain(|name| pipeline.stage(name).is_some_and(|stage| stage.run().is_some()));
         }
         targets.forced.extend(match &self.force {
             None => Vec::new(),
@@ -85,11 +87,13 @@ impl RunArgs {
         if self.only {
             targets.stages.iter().try_for_each(|name| has_what_it_needs(context, name, &targets.stages))?;
         }
+        self.guard.allowed(pipeline)?;
+        let of_load = [("--dry-run", self.dry_run), ("--allow-delete", !self.guard.allow_delete.is_empty())];
+        if let Some((flag, _)) = of_load.into_iter().find(|(_, is_given)| *is_given && !has_load) {
+            return Err(Error::usage(format!("`{flag}` is of a load, and none of the targets is one"))
+                .hint("Name `load` too, or no target at all."));
+        }
         if self.dry_run {
-            if !has_load {
-                return Err(Error::usage("`--dry-run` is of a load, and none of the targets is one")
-                    .hint("Name `load` too, or no target at all."));
-            }
             (targets.load, targets.validate) = (false, false);
         }
         Ok(targets)
@@ -99,8 +103,14 @@ impl RunArgs {
     fn forced(&self, pipeline: &Pipeline, names: &[String], targets: &Targets) -> Result<Vec<String>> {
         for name in names {
             known(pipeline, name)?;
-            let dependents = with_dependents(pipeline, name);
-            if !targets.stages.iter().any(|target| dependents.contains(target.as_str())) {
+            let is_touched = match self.only {
+                true => targets.stages.contains(name),
+                false => {
+                    let dependents = with_dependents(pipeline, name);
+                    targets.stages.iter().any(|target| dependents.contains(target.as_str()))
+                }
+            };
+            if !is_touched {
                 return Err(Error::usage(format!("`--force` names `{name}`, which this run does not touch"))
                     .hint("Name it among the targets too."));
             }

@@ -48,21 +48,23 @@ fn foresee(
 
     let (source, fetch) = pipeline.source_of(stage)?;
     let own_fetch = match (stage.fetch(), fetch.each.as_deref().filter(|each| remade(each))) {
-        (None, _) if stage.run().is_some() => Some(own::foresee(judge, stage, forced, fetching, remade)?),
+        (None, _) if stage.run().is_some() => Some(own::foresee(judge, stage, forced, fetching, remade)),
         (None, _) => None,
-        (Some(fetch), _) if fetching != Fetching::AsNeeded => Some(judge.unfetched(stage, fetch)?),
-        (Some(_), _) if forced => Some(Verdict::Stale(Reason::Forced)),
-        (Some(fetch), each) => match (judge.fetch(stage, fetch)?, each) {
-            (Verdict::Current, Some(each)) => Some(waits(each)),
-            (verdict, _) => Some(verdict),
-        },
+        (Some(fetch), _) if fetching != Fetching::AsNeeded => Some(judge.unfetched(stage, fetch)),
+        (Some(_), _) if forced => Some(Ok(Verdict::Stale(Reason::Forced))),
+        (Some(fetch), each) => Some(judge.fetch(stage, fetch).map(|verdict| match (verdict, each) {
+            (Verdict::Current, Some(each)) => waits(each),
+            (verdict, _) => verdict,
+        })),
     };
+    // What cannot be told of one stage is told in its place: all else can be told.
+    let own_fetch = own_fetch.map(|verdict| verdict.unwrap_or_else(|error| Verdict::broken(&error)));
     let source_fetch = match &own_fetch {
         Some(_) => own_fetch.clone(),
         None => before.get(source.name.as_str()).and_then(|decided| decided.fetch.clone()),
     };
     let unknown = stage.with.iter().map(|(_, name)| name).chain(fetch.each).find(|name| remade(name));
-    let extract = match judge.extract(stage)? {
+    let extract = match judge.extract(stage).unwrap_or_else(|error| Verdict::broken(&error)) {
         Verdict::Current if stale(&own_fetch) && stage.run().is_some() => Verdict::Stale(Reason::WaitsForProgram),
         Verdict::Current if stale(&own_fetch) => Verdict::Stale(Reason::WaitsForPages),
         Verdict::Current if stale(&source_fetch) => waits(&source.name),

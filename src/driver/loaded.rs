@@ -37,12 +37,12 @@ pub fn judge(judge: &mut Judge, url: Option<&Secret>) -> Result<Loaded> {
     }
 }
 
-/// As [`judge`], but starts no embedded server.
-pub fn foresee(judge: &mut Judge, url: Option<&Secret>) -> Result<Loaded> {
+/// As [`judge`], but starts no embedded server, and tells of what it cannot judge in its place.
+pub fn foresee(judge: &mut Judge, url: Option<&Secret>) -> Loaded {
     if url.is_none() && matches!(embedded::status(&judge.pipeline.paths), Ok(embedded::Status::Stopped)) {
-        return Ok(Loaded::stale(Reason::NotKnown { why: "the embedded server does not run".to_string() }));
+        return Loaded::stale(Reason::NotKnown { why: "the embedded server does not run".to_string() });
     }
-    self::judge(judge, url)
+    self::judge(judge, url).unwrap_or_else(|error| Loaded::stale(Reason::Broken { why: error.message().to_string() }))
 }
 
 /// The last load, and what the tables are now, in the order of the pipeline.

@@ -12,7 +12,9 @@ mod db;
 mod demo;
 mod doctor;
 mod failures;
+mod filters;
 mod flags;
+mod forced;
 mod forecast;
 mod foreign;
 mod graph;
@@ -39,6 +41,7 @@ mod status;
 mod summary;
 mod systemd;
 mod targets;
+mod told;
 mod trusted;
 mod verdict;
 
@@ -52,16 +55,16 @@ use crate::log::Format;
 use crate::manual;
 use crate::pg::ledger;
 use crate::pipeline::Secret;
-use crate::stop;
 use flags::RunArgs;
-use record::{Record, Recorder};
 use run::Options;
 use run_lock::RunLock;
-use schedule::{Schedule, Targets};
+use schedule::Targets;
 use staleness::Trust;
 
-/// The verb that is called so, for the lock and for hooks.
+/// The verbs that are called so, for the lock, for records and for hooks.
 const RUN: &str = "run";
+const REPLAY: &str = "replay";
+const DEMO: &str = "demo";
 /// The names of the steps after the stages, as targets of `run`.
 const LOAD: &str = "load";
 const VALIDATE: &str = "validate";
@@ -119,6 +122,7 @@ enum Verb {
         ("One export, with what it needs", "mirror42 run 06_campus_projects"),
         ("Fetch one again, and load", "mirror42 run 08_coalitions load --force"),
         ("All from the beginning, two processes at a time", "mirror42 run --force -j 2"),
+        ("Let the table projects lose up to 120 rows, this once", "mirror42 run --allow-delete projects=120"),
     ]))]
     Run {
         #[command(flatten)]
@@ -325,6 +329,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Run { run, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
+            let targets = Targets { trust: trust.trust(), ..run.targets(&context)? };
             demo::leave(&context)?;
             let options = Options {
                 jobs: run.jobs.into(),
@@ -332,10 +337,10 @@ pub fn run(args: Args) -> Result<()> {
                 dry_run: run.dry_run,
                 environment: environment(&api, url.as_ref()),
                 database: url,
+                load_arguments: allowing(&run.guard),
                 ..options(&args.common)
             };
-            let targets = Targets { trust: trust.trust(), ..run.targets(&context)? };
-            run_and_tell(&context, &args.common, &targets, &options)
+            told::run_and_tell(&context, &args.common, &targets, &options)
         }
         Verb::Plan { probe, json, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
@@ -361,9 +366,8 @@ pub fn run(args: Args) -> Result<()> {
             let url = database.url(&context.secrets);
             guard.allowed(&context.pipeline)?;
             let environment = environment(&ApiArgs::default(), url.as_ref());
-            let load_arguments = guard.allow_delete.iter().flat_map(|allowed| ["--allow-delete", allowed]);
-            let load_arguments = load_arguments.map(String::from).collect();
-            let options = Options { environment, database: url, load_arguments, ..options(&args.common) };
+            let load_arguments = allowing(&guard);
+            let options = Options { verb: REPLAY, environment, database: url, load_arguments, ..options(&args.common) };
             replay::run(&context, &args.common, &replay, trust.trust(), &options)
         }
         // Done above.
@@ -393,6 +397,13 @@ fn options(common: &Common) -> Options {
     }
 }
 
+/// What the loader is told of the rows that may go this once; the log has it too.
+fn allowing(guard: &GuardArgs) -> Vec<String> {
+    guard.allow_delete.iter().for_each(|allowed| log::info!("this load may delete rows: {allowed}"));
+    let arguments = guard.allow_delete.iter().flat_map(|allowed| ["--allow-delete", allowed]);
+    arguments.map(String::from).collect()
+}
+
 /// What the children are told by their environment.
 fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static str, String)> {
     let variables = [
@@ -406,7 +417,7 @@ fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static st
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
-    let lock = RunLock::take(&context, "demo")?;
+    let lock = RunLock::take(&context, DEMO)?;
     if args.remove {
         demo::remove(&context)?;
         return lock.release();
@@ -421,8 +432,8 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     api.apply(&mut context.pipeline)?;
     let targets = flags::all_anew(&context)?;
     let database = Some(Secret::new(setting.database_url.clone()));
-    let options = Options { verb: "demo", environment: setting.environment(), database, ..options(common) };
-    let done = run_and_tell(&context, common, &targets, &options);
+    let options = Options { verb: DEMO, environment: setting.environment(), database, ..options(common) };
+    let done = told::run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;
     done?;
@@ -430,69 +441,4 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
         cli::print(format_args!("{}", demo::next_steps(&setting)));
     }
     Ok(())
-}
-
-/// A run with its lock, and what it did on the standard output.
-fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
-    let lock = RunLock::take(context, options.verb)?;
-    locked_run(context, common, targets, options)?;
-    lock.release()
-}
-
-fn locked_run(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
-    log::info!("run {} begins", options.run_id);
-    let recorder = Recorder::begin(context, targets, options);
-    let done = run::run(context, targets, options, &recorder)
-        .and_then(|schedule| Ok((schedule, run::dry_load(context, options)?)));
-    let (record, load) = recorder.end(&done, options.database.as_ref());
-    match &done {
-        Ok(_) => log::info!("run {} done in {:.1} s", record.id, record.duration_ms as f64 / 1e3),
-        Err(error) => log::info!("run {} failed: {}", record.id, error.message()),
-    }
-    if let Ok((_, Some(printed))) = &done
-        && common.log_format == Format::Text
-    {
-        cli::print(format_args!("{}", printed.trim_end()));
-    }
-    let told = done.and_then(|(schedule, _)| told(context, targets, options, &schedule, &record, load.as_ref()));
-    // A demo is nobody's night, and who has stopped a run knows of it.
-    if options.verb == RUN && !options.dry_run && !stop::is_asked() {
-        hooks::tell(&context.pipeline, &options.run_id, told.as_deref());
-    }
-    if common.quiet {
-        return told.map(drop);
-    }
-    if common.log_format == Format::Json {
-        cli::print(format_args!("{}", serde_json::json!(record)));
-        return told.map(drop);
-    }
-    let told = told?;
-    if !told.is_empty() {
-        cli::print(format_args!("{told}"));
-    }
-    Ok(())
-}
-
-/// What a run did, for people.
-fn told(
-    context: &Context,
-    targets: &Targets,
-    options: &Options,
-    schedule: &Schedule,
-    record: &Record,
-    load: Option<&ledger::Run>,
-) -> Result<String> {
-    if let Some(sentence) = summary::idle(schedule) {
-        // What the dry run did is told already.
-        return Ok(if options.dry_run { String::new() } else { sentence });
-    }
-    let mut parts = Vec::new();
-    if !targets.stages.is_empty() {
-        parts.push(format!("{}\n", summary::stages(context, schedule)?));
-    }
-    if let Some(load) = load {
-        parts.push(format!("{}\n", summary::tables(load)));
-    }
-    parts.push(summary::unchanged(schedule, record).unwrap_or_else(|| summary::verdict(record)));
-    Ok(parts.join("\n"))
 }

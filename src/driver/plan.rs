@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::filters;
+use super::forced;
 use super::forecast;
 use super::loaded::{self, Loaded};
 use super::requests::{self, Count, Outlook};
-use super::run::{self, Options};
+use super::run::Options;
 use super::schedule::{Decided, Fetching};
 use super::staleness::{Judge, Trust};
 use super::summary::table;
@@ -63,21 +65,25 @@ impl<'a> Plan<'a> {
     fn make(context: &'a Context, asked: &Asked, options: &Options) -> Result<Plan<'a>> {
         let pipeline = &context.pipeline;
         let mut judge = Judge::new(pipeline, asked.trust);
-        let stages = forecast::of_stages(pipeline, &mut judge, &run::remembered(context)?, Fetching::AsNeeded)?;
+        let forced = forced::remembered(context)?;
+        let mut stages = forecast::of_stages(pipeline, &mut judge, &forced, Fetching::AsNeeded)?;
+        find_broken(context, options, &mut stages)?;
         let stale = |decided: &Decided| [&decided.fetch, &decided.extract].into_iter().flatten().any(is_stale);
         let loaded = match stages.iter().find(|(_, decided)| stale(decided)) {
             Some((stage, _)) => Loaded {
-                last: loaded::foresee(&mut judge, options.database.as_ref())?.last,
+                last: loaded::foresee(&mut judge, options.database.as_ref()).last,
                 ..Loaded::stale(Reason::Waits { stage: stage.name.clone() })
             },
-            None => loaded::foresee(&mut judge, options.database.as_ref())?,
+            None => loaded::foresee(&mut judge, options.database.as_ref()),
         };
         let requests = requests::of_stages(context, &stages, asked.probe.then_some(options))?;
         let outlook = Outlook::of(context, &requests)?;
         let mut took_ms = BTreeMap::new();
         for (stage, decided) in &stages {
+            // Of one that cannot be read, the verdict tells.
             if decided.extract.as_ref().is_some_and(is_stale)
-                && let Some(extract) = Receipt::read(&pipeline.paths, &stage.name)?.and_then(|receipt| receipt.extract)
+                && let Ok(Some(receipt)) = Receipt::read(&pipeline.paths, &stage.name)
+                && let Some(extract) = receipt.extract
             {
                 took_ms.insert(stage.name.as_str(), extract.duration_ms);
             }
@@ -130,6 +136,17 @@ impl<'a> Plan<'a> {
             "requests_ms": self.outlook.took().as_millis() as u64,
         })
     }
+}
+
+/// What a run would stop at: filters that do not compile, among those that it would use.
+fn find_broken(context: &Context, options: &Options, stages: &mut [(&Stage, Decided)]) -> Result<()> {
+    let stale = stages.iter().filter(|(_, decided)| decided.extract.as_ref().is_some_and(is_stale));
+    let names: Vec<&str> = stale.map(|(stage, _)| stage.name.as_str()).collect();
+    for (name, error) in filters::broken(context, options, &names)? {
+        let stage = stages.iter_mut().filter(|(stage, _)| stage.name == name);
+        stage.for_each(|(_, decided)| decided.extract = Some(Verdict::broken(&error)));
+    }
+    Ok(())
 }
 
 fn is_stale(verdict: &Verdict) -> bool {

@@ -4,6 +4,7 @@
 //! has one: it then has no end. docs/formats.md shows a whole one.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::run::Options;
 use super::schedule::{Job, Schedule, Targets};
-use super::{LOAD, VALIDATE};
+use super::{LOAD, REPLAY, RUN, VALIDATE};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Layout};
@@ -31,6 +32,12 @@ const EVERY: Duration = Duration::from_secs(1);
 pub struct Record {
     pub version: u32,
     pub id: String,
+    /// What ran: `run`, `replay` or `demo`.
+    #[serde(default = "run")]
+    pub verb: String,
+    /// Its load was rolled back in the end.
+    #[serde(default)]
+    pub dry_run: bool,
     pub pipeline: String,
     /// The version of the program.
     pub mirror42: String,
@@ -60,6 +67,11 @@ pub struct Record {
     pub orphans: i64,
     /// `passed` or `failed`; null: they were not run.
     pub checks: Option<String>,
+}
+
+/// What ran where a record does not say it.
+fn run() -> String {
+    RUN.to_string()
 }
 
 /// One step of one stage, or the load, or the validation.
@@ -116,6 +128,8 @@ impl<'a> Recorder<'a> {
         let record = Record {
             version: VERSION,
             id: options.run_id.clone(),
+            verb: options.verb.to_string(),
+            dry_run: options.dry_run,
             pipeline: context.pipeline.name.clone(),
             mirror42: env!("CARGO_PKG_VERSION").to_string(),
             targets: names(context, targets),
@@ -140,11 +154,16 @@ impl<'a> Recorder<'a> {
 
     /// A job begins: why, the schedule has decided.
     pub fn started(&self, job: &Job, schedule: &Schedule) {
+        self.started_since(job, |stage, what| schedule.why(stage, what));
+    }
+
+    /// A job begins, for this reason.
+    pub fn started_since(&self, job: &Job, why: impl Fn(Option<&str>, &str) -> String) {
         let (what, stages) = parts(job);
         let new = |stage: Option<&str>| Step {
             what: what.to_string(),
             stage: stage.map(str::to_string),
-            why: schedule.why(stage, what),
+            why: why(stage, what),
             started_at: logs::now(),
             ended_at: None,
             duration_ms: 0,
@@ -229,22 +248,37 @@ impl<'a> Recorder<'a> {
 }
 
 impl Record {
-    /// The records of past runs, the newest first, `limit` at most. A file that is none is passed over.
-    pub fn last(paths: &Paths, limit: usize) -> Result<Vec<Record>> {
+    /// The records of the past runs that were to bring the mirror up to date, the newest first, each read when it is asked
+    /// for. A file that is none is told of and passed over: what the others say is wanted all the same.
+    pub fn newest(paths: &Paths) -> Result<impl Iterator<Item = Record>> {
         let mut found = super::snapshots::entries(&paths.runs())?;
         found.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         // A name begins with the time of its run.
         found.sort_unstable_by(|a, b| b.cmp(a));
-        let mut records = Vec::new();
-        for path in found {
-            let bytes = files::read_if_there(&path)?.unwrap_or_default();
-            let record = serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.version == VERSION);
-            records.extend(record);
-            if records.len() == limit {
-                break;
-            }
+        let records = found.into_iter().filter_map(move |path| {
+            Record::read(&path).unwrap_or_else(|error| {
+                log::warn!("`{}` is passed over: {error}", paths.shown(&path));
+                None
+            })
+        });
+        Ok(records.filter(Record::keeps_up))
+    }
+
+    /// The record in a file; none if it is gone by now, or another version of mirror42 wrote it.
+    fn read(path: &Path) -> Result<Option<Record>> {
+        let Some(bytes) = files::read_if_there(path)? else { return Ok(None) };
+        let no_record = |cause: serde_json::Error| Error::failed(format!("it is no record of a run: {cause}"));
+        // One of another version may have another form.
+        let version = serde_json::from_slice::<Value>(&bytes).map_err(no_record)?["version"].as_u64();
+        if version.is_some_and(|version| version != u64::from(VERSION)) {
+            return Ok(None);
         }
-        Ok(records)
+        serde_json::from_slice(&bytes).map(Some).map_err(no_record)
+    }
+
+    /// Whether it was to bring the mirror up to date: a replay is of old pages, and what a dry run did was taken back.
+    fn keeps_up(&self) -> bool {
+        self.verb != REPLAY && !self.dry_run
     }
 
     fn take_counts(&mut self, load: &ledger::Run) {

@@ -2,15 +2,18 @@
 
 use clap::Args;
 
+use super::record::Recorder;
 use super::run::{self, Options};
 use super::run_lock::RunLock;
-use super::schedule::{Fetching, Targets};
+use super::schedule::{Fetching, Job, Targets};
 use super::snapshots::{self, Snapshot};
 use super::staleness::Trust;
 use super::summary::{number, table};
+use super::told;
 use crate::cli::{self, Common, Context};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::log::Format;
 
 /// Of the folders that a replay unpacks to.
 const PREFIX: &str = "replay-";
@@ -41,13 +44,13 @@ fn present(context: &Context, common: &Common, args: &ReplayArgs, trust: Trust, 
     let stages = context.pipeline.stages.iter().map(|stage| stage.name.clone()).collect();
     let targets = Targets { stages, load: !args.dry_run, fetching: Fetching::Never, trust, ..Targets::default() };
     let options = Options { dry_run: args.dry_run, ..options.clone() };
-    super::run_and_tell(context, common, &targets, &options)
+    told::run_and_tell(context, common, &targets, &options)
 }
 
 /// The exports of the last night up to `as_of` are loaded.
 fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, options: &Options) -> Result<()> {
     let pipeline = &context.pipeline;
-    let lock = RunLock::take(context, "replay")?;
+    let lock = RunLock::take(context, options.verb)?;
     let snapshot = snapshots::as_of(&pipeline.paths, as_of)?;
     let state = pipeline.paths.state();
     files::create_dir(&state)?;
@@ -65,7 +68,17 @@ fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, opti
     let mut arguments = vec!["--exports", &exports, "--run-id", &options.run_id];
     arguments.extend(args.dry_run.then_some("--dry-run"));
     arguments.extend(options.load_arguments.iter().map(String::as_str));
-    let printed = run::output(context, options, "mirror42-load", &arguments)?;
+    let options = Options { dry_run: args.dry_run, ..options.clone() };
+    let recorder = Recorder::begin(context, &Targets { load: true, ..Targets::default() }, &options);
+    recorder.started_since(&Job::Load, |_, _| format!("replays run {}", snapshot.run_id));
+    let done = run::output(context, &options, "mirror42-load", &arguments);
+    recorder.ended(&Job::Load, &done);
+    let (record, _) = recorder.end(&done, options.database.as_ref());
+    if common.log_format == Format::Json && !common.quiet {
+        cli::print(format_args!("{}", serde_json::json!(record)));
+        return done.and_then(|_| lock.release());
+    }
+    let printed = done?;
     if args.dry_run {
         cli::print(format_args!("{}", printed.trim_end()));
     } else if !common.quiet {

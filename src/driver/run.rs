@@ -6,12 +6,13 @@ use std::process::Command;
 use super::child::{self, Stdout};
 use super::children::{Children, Ended, Limit, News, Start};
 use super::failures::Failures;
+use super::filters;
+use super::forced::{Forced, Owed};
 use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
 use super::{loaded, snapshots, staleness};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
-use crate::files;
 use crate::log as logs;
 use crate::pipeline::Secret;
 use crate::progress::{self, Task, Total};
@@ -47,23 +48,27 @@ pub fn run<'a>(
     record: &Recorder,
 ) -> Result<Schedule<'a>> {
     stop::keeps("What was fetched and extracted is kept, the pages of a fetch under way too.");
-    let mut schedule = Schedule::new(&context.pipeline, targets, options.database.as_ref())?;
-    let mut first = schedule.next()?;
+    let (mut schedule, mut failures, mut first) = begin(context, targets, options, Vec::new())?;
     // A filter that does not compile is told of before an hour of fetching, not after.
-    if first.as_ref().is_some_and(|job| !job.stages().is_empty()) {
-        output(context, options, "mirror42-extract", &["--check"])?;
+    if first.as_ref().is_some_and(|job| !job.stages().is_empty())
+        && let Err(error) = output(context, options, "mirror42-extract", &["--check"])
+    {
+        if !options.keep_going || error.kind() == Kind::Later {
+            return Err(error);
+        }
+        let stages: Vec<&str> = schedule.decisions().map(|(stage, _)| stage.name.as_str()).collect();
+        let broken = filters::broken(context, options, &stages)?;
+        (schedule, failures, first) = begin(context, targets, options, broken)?;
     }
     let mut forced = Forced::begin(context, &schedule)?;
     let mut runner = Runner { context, options, record, children: Children::new(), tasks: HashMap::new() };
     let total = Total::start(schedule.progress());
-    let mut failures = Failures::default();
     loop {
         while failures.let_go_on(options) && runner.children.len() < options.jobs {
-            let next = first.take().map_or_else(|| schedule.next(), |job| Ok(Some(job)));
-            match next.and_then(|job| job.map(|job| runner.start(job, &schedule)).transpose()) {
-                Ok(Some(())) => {}
-                Ok(None) => break,
-                Err(error) => failures.add_last(error),
+            let Some(job) = first.take().or_else(|| next(&mut schedule, &mut failures, options)) else { break };
+            // A program of ours that cannot be started: nor can the next.
+            if let Err(error) = runner.start(job, &schedule) {
+                failures.add_last(error);
             }
         }
         total.show(schedule.progress());
@@ -92,8 +97,9 @@ pub fn run<'a>(
                 if runner.children.len() > 0 && !options.keep_going {
                     log::info!("a stage failed; waiting for what is under way: {}", error.message());
                 }
-                if let Some(stage) = blamed(context, &error) {
-                    schedule.doubt(stage);
+                match Owed::by_failure(&context.pipeline, &job, &error) {
+                    Ok(owed) => owed.into_iter().for_each(|owed| schedule.doubt(owed)),
+                    Err(error) => failures.add(error),
                 }
                 failures.add(error);
             }
@@ -108,6 +114,35 @@ pub fn run<'a>(
     Ok(schedule)
 }
 
+/// The schedule of a run, with what has gone wrong before its first job: stages with these `broken` filters are given up.
+fn begin<'a>(
+    context: &'a Context,
+    targets: &Targets,
+    options: &'a Options,
+    broken: Vec<(String, Error)>,
+) -> Result<(Schedule<'a>, Failures, Option<Job>)> {
+    let mut schedule = Schedule::new(&context.pipeline, targets, options.database.as_ref())?;
+    let mut failures = Failures::default();
+    for (stage, error) in broken {
+        if schedule.give_up(&stage) {
+            failures.add(error);
+        }
+    }
+    let first = next(&mut schedule, &mut failures, options);
+    Ok((schedule, failures, first))
+}
+
+/// The next job that can start; none if nothing more may.
+fn next(schedule: &mut Schedule, failures: &mut Failures, options: &Options) -> Option<Job> {
+    while failures.let_go_on(options) {
+        match schedule.next() {
+            Ok(job) => return job,
+            Err(error) => failures.add(error),
+        }
+    }
+    None
+}
+
 /// Notes what a validation has found, by which the next run decides whether the last load will do.
 fn note_validation<T>(context: &Context, options: &Options, result: &Result<T>) {
     let valid = match result {
@@ -118,55 +153,6 @@ fn note_validation<T>(context: &Context, options: &Options, result: &Result<T>) 
     if let Err(error) = loaded::note(&context.pipeline, options.database.as_ref(), valid) {
         log::warn!("what the validation has found is not noted: {error}");
     }
-}
-
-/// The stage whose records could not be used, told by the error's place: the next run asks the API for them again,
-/// since what came may have been a passing fault of the server.
-fn blamed<'a>(context: &'a Context, error: &Error) -> Option<&'a str> {
-    let pipeline = &context.pipeline;
-    let (_, place) = error.place()?.split_once("exports/")?;
-    let stage = pipeline.stage(place.split('/').next()?)?;
-    place.contains(", record ").then(|| pipeline.source_of(stage).ok())?.map(|(source, _)| source.name.as_str())
-}
-
-/// Which stages a forced run has still to fetch, in a file: a run that is killed half way would else
-/// leave pages of two nights, and the next run would take the older ones for current.
-struct Forced {
-    /// Those that this run does not see to.
-    others: Vec<String>,
-    written: Vec<String>,
-}
-
-impl Forced {
-    fn begin(context: &Context, schedule: &Schedule) -> Result<Forced> {
-        let written = remembered(context)?;
-        let others = written.iter().filter(|name| !schedule.sees_to(name)).cloned().collect();
-        let mut forced = Forced { others, written };
-        forced.update(context, schedule)?;
-        Ok(forced)
-    }
-
-    fn update(&mut self, context: &Context, schedule: &Schedule) -> Result<()> {
-        let left: Vec<String> =
-            self.others.iter().cloned().chain(schedule.still_forced().map(str::to_string)).collect();
-        if left == self.written {
-            return Ok(());
-        }
-        let path = context.pipeline.paths.forced();
-        match left.is_empty() {
-            true => files::remove(&path)?,
-            false => drop(files::write(&path, (left.join("\n") + "\n").as_bytes())?),
-        }
-        self.written = left;
-        Ok(())
-    }
-}
-
-/// What the last forced run has not fetched.
-pub fn remembered(context: &Context) -> Result<Vec<String>> {
-    let bytes = files::read_if_there(&context.pipeline.paths.forced())?.unwrap_or_default();
-    let names = String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect::<Vec<_>>();
-    Ok(names.into_iter().filter(|name| context.pipeline.stage(name).is_some()).collect())
 }
 
 /// What the load of a dry run prints, after all else; none if this is none.
@@ -231,6 +217,14 @@ struct Runner<'a> {
 impl Runner<'_> {
     fn start(&mut self, job: Job, schedule: &Schedule) -> Result<()> {
         self.record.started(&job, schedule);
+        let started = self.spawn(job.clone());
+        if started.is_err() {
+            self.record.ended(&job, &started);
+        }
+        started
+    }
+
+    fn spawn(&mut self, job: Job) -> Result<()> {
         let (program, arguments) = match &job {
             Job::Fetch(name) => ("mirror42-fetch", vec![name.clone()]),
             Job::Exec(name) => ("mirror42-exec", vec![name.clone()]),

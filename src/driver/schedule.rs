@@ -4,8 +4,9 @@
 //! reads is final, so that a stage that is made again with the same bytes makes nothing else again.
 //! Extracts of one source that are ready together go to one process, which parses the pages once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::forced::Owed;
 use super::loaded::{self, Loaded};
 use super::own;
 use super::staleness::Judge;
@@ -16,6 +17,7 @@ use crate::pipeline::{Pipeline, Secret, Source, Stage};
 
 pub use super::forecast::forecast;
 pub use super::targets::{Fetching, Reach, Targets};
+pub use super::verdict::Decided;
 
 /// What one child process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ impl Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Pending,
+    /// Under way, or ended badly.
     Running,
     /// Its files are final.
     Done,
@@ -63,7 +66,7 @@ struct Node<'a> {
     extract: Step,
     force: bool,
     /// It is to be fetched, by a later run if not by this one.
-    owed: bool,
+    owed: Option<Owed>,
     /// Steps that must be done before these two can be decided.
     fetch_waits_for: usize,
     extract_waits_for: usize,
@@ -72,22 +75,6 @@ struct Node<'a> {
     after_extract: Vec<(usize, Kind)>,
     /// What was decided, for the summary: none until it was.
     decided: Decided,
-}
-
-/// Why the steps of a stage ran, or that they did not have to.
-#[derive(Clone, Debug, Default)]
-pub struct Decided {
-    pub fetch: Option<Verdict>,
-    pub extract: Option<Verdict>,
-}
-
-impl Decided {
-    /// What is to be told of the stage: the first of its steps that is not simply current.
-    pub fn told(&self) -> &Verdict {
-        let verdicts = [&self.fetch, &self.extract].into_iter().flatten();
-        let mut telling = verdicts.filter(|verdict| **verdict != Verdict::Current);
-        telling.next().unwrap_or(&Verdict::Current)
-    }
 }
 
 pub struct Schedule<'a> {
@@ -110,6 +97,8 @@ pub struct Schedule<'a> {
     loaded: Option<Loaded>,
     /// Jobs that were given out.
     jobs: usize,
+    /// Why exports could not be judged, while that is not told yet.
+    unjudged: VecDeque<Error>,
 }
 
 impl<'a> Schedule<'a> {
@@ -129,6 +118,7 @@ impl<'a> Schedule<'a> {
             database,
             loaded: None,
             jobs: 0,
+            unjudged: VecDeque::new(),
         };
         let wanted = match targets.reach {
             Reach::WithNeeds => pipeline.with_needs(&targets.stages)?,
@@ -143,7 +133,7 @@ impl<'a> Schedule<'a> {
                 fetch: if has_pages { Step::Pending } else { Step::Done },
                 extract: Step::Pending,
                 force: false,
-                owed: false,
+                owed: None,
                 fetch_waits_for: 0,
                 extract_waits_for: 0,
                 after_fetch: Vec::new(),
@@ -156,7 +146,10 @@ impl<'a> Schedule<'a> {
         // One that this run does not touch is left for another.
         for name in &targets.forced {
             let owed = schedule.sees_to(name);
-            schedule.set(name, |node| (node.force, node.owed) = (true, owed && node.fetch == Step::Pending));
+            schedule.set(name, |node| {
+                node.force = true;
+                node.owed = (owed && node.fetch == Step::Pending).then(|| Owed::whatever(name));
+            });
         }
         Ok(schedule)
     }
@@ -203,9 +196,10 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// The pages of this stage are not to be trusted: the next run is to fetch them, whatever their receipt says.
-    pub fn doubt(&mut self, name: &str) {
-        self.set(name, |node| node.owed = true);
+    /// The pages of a stage are not to be trusted: the next run is to fetch them, whatever their receipt says.
+    pub fn doubt(&mut self, owed: Owed) {
+        let name = owed.stage.clone();
+        self.set(&name, |node| node.owed = Some(owed));
     }
 
     /// Whether this run asks the API where it has to.
@@ -258,14 +252,17 @@ impl<'a> Schedule<'a> {
     }
 
     /// The stages that are to be fetched whatever their receipts say, and are not yet.
-    pub fn still_forced(&self) -> impl Iterator<Item = &str> {
-        self.nodes.iter().filter(|node| node.owed).map(|node| node.stage.name.as_str())
+    pub fn still_forced(&self) -> impl Iterator<Item = &Owed> {
+        self.nodes.iter().filter_map(|node| node.owed.as_ref())
     }
 
-    /// The next job that can start now. Steps that have nothing to do are passed over on the way.
+    /// The next job that can start now. Steps that have nothing to do are passed over on the way. An error is of one step,
+    /// which is never done then; it can be asked again for what does not need it.
     pub fn next(&mut self) -> Result<Option<Job>> {
+        self.unjudged.pop_front().map_or(Ok(()), Err)?;
         let job = match self.next_of_stages()? {
             None if self.unexported == 0 => self.next_of_database()?,
+            None => self.unjudged.pop_front().map_or(Ok(None), Err)?,
             job => job,
         };
         self.jobs += usize::from(job.is_some());
@@ -290,6 +287,8 @@ impl<'a> Schedule<'a> {
     /// All exports are final.
     fn next_of_database(&mut self) -> Result<Option<Job>> {
         if self.load == Step::Pending {
+            // Where it cannot be judged, that is told once.
+            self.load = Step::Running;
             let loaded = match self.again {
                 true => Loaded::stale(Reason::Forced),
                 false => loaded::judge(&mut self.judge, self.database)?,
@@ -297,7 +296,6 @@ impl<'a> Schedule<'a> {
             let is_current = loaded.load.is_current();
             self.loaded = Some(loaded);
             if !is_current {
-                self.load = Step::Running;
                 return Ok(Some(Job::Load));
             }
             self.load = Step::Done;
@@ -312,11 +310,19 @@ impl<'a> Schedule<'a> {
         Ok(None)
     }
 
+    /// The export of this stage cannot be made: it is never ready, nor is what needs it. Whether it is one of this run.
+    pub fn give_up(&mut self, name: &str) -> bool {
+        let Some(&at) = self.index.get(name) else { return false };
+        self.nodes[at].extract_waits_for += 1;
+        self.ready_extracts.remove(&at);
+        true
+    }
+
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
             Job::Fetch(name) | Job::Exec(name) => {
-                self.set(name, |node| node.owed = false);
+                self.set(name, |node| node.owed = None);
                 self.done_by_name(name, Kind::Fetch);
             }
             Job::Extract(names) => names.iter().for_each(|name| self.done_by_name(name, Kind::Extract)),
@@ -415,16 +421,19 @@ impl<'a> Schedule<'a> {
         let mut names = Vec::new();
         let mut others = Vec::new();
         while let Some(at) = self.ready_extracts.pop_first() {
-            let Node { stage, source, force, .. } = self.nodes[at];
+            let Node { stage, source, .. } = self.nodes[at];
             if source_of_job.is_some_and(|name| name != source) {
                 others.push(at);
                 continue;
             }
-            let verdict = match force {
-                true => Verdict::Stale(Reason::Forced),
-                false => self.judge.extract(stage)?,
+            let verdict = match self.judge_extract(at) {
+                Ok(verdict) => verdict,
+                // Those that can be made are first.
+                Err(error) => {
+                    self.unjudged.push_back(error);
+                    continue;
+                }
             };
-            let verdict = self.as_trusted(stage, source, verdict)?;
             let is_current = verdict.is_current();
             self.nodes[at].decided.extract = Some(verdict);
             if is_current {
@@ -437,6 +446,15 @@ impl<'a> Schedule<'a> {
         }
         self.ready_extracts.extend(others);
         Ok((!names.is_empty()).then_some(Job::Extract(names)))
+    }
+
+    fn judge_extract(&mut self, at: usize) -> Result<Verdict> {
+        let Node { stage, source, force, .. } = self.nodes[at];
+        let verdict = match force {
+            true => Verdict::Stale(Reason::Forced),
+            false => self.judge.extract(stage)?,
+        };
+        self.as_trusted(stage, source, verdict)
     }
 
     /// The verdict on an extract, when it was seen that it can be made, and that what is to be taken as it is was taken.

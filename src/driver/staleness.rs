@@ -161,7 +161,7 @@ impl<'a> Judge<'a> {
     }
 
     fn input_reason(&mut self, stage: &Stage, receipt: &ExtractReceipt) -> Result<Option<Reason>> {
-        let definition = stage.extract_definition();
+        let definition = self.pipeline.extract_definition(stage)?;
         if receipt.definition != definition {
             return Ok(Some(changed(&receipt.definition, &definition)));
         }

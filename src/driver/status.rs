@@ -7,9 +7,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::forced;
 use super::prometheus;
 use super::record::Record;
-use super::run;
 use super::schedule::{self, Decided};
 use super::staleness::span;
 use super::summary::{number, table};
@@ -20,8 +20,6 @@ use crate::pg::{self, embedded, ledger};
 use crate::pipeline::{Pipeline, Secret};
 use crate::receipt::{Receipt, age_s};
 
-// Of runs that are under way, or were killed one after the other, there are not so many.
-const MOST_RECORDS: usize = 20;
 const STANDARD_OUTPUT: &str = "-";
 
 #[derive(Args, Clone, Debug)]
@@ -131,8 +129,10 @@ impl State {
     fn new(context: &Context) -> Result<State> {
         let pipeline = &context.pipeline;
         let mut stages = Vec::new();
-        for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &run::remembered(context)?)? {
-            let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
+        for (stage, Decided { fetch, extract }) in schedule::forecast(pipeline, &forced::remembered(context)?)? {
+            // Why it cannot be read, the state says.
+            let receipt =
+                Receipt::read_or_new(&pipeline.paths, &stage.name).unwrap_or_else(|_| Receipt::new(&stage.name));
             let began = receipt.fetch.as_ref().map(|fetch| &fetch.started_at);
             let began = began.or(receipt.run.as_ref().map(|run| &run.started_at)).cloned();
             let stale = [fetch, extract].into_iter().flatten().find(|verdict| !verdict.is_current());
@@ -155,7 +155,7 @@ impl State {
             age_s: None,
             error: None,
             last_load: None,
-            last_run: Record::last(&pipeline.paths, MOST_RECORDS)?.into_iter().find_map(LastRun::of),
+            last_run: Record::newest(&pipeline.paths)?.find_map(LastRun::of),
             stages,
             tables: Vec::new(),
         })

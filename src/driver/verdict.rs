@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::Error;
+
 /// Nothing to do, or why something is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -96,9 +98,35 @@ pub enum Reason {
     NotKnown {
         why: String,
     },
+    /// It cannot be told, or cannot be done: a file that cannot be read, a program that is not there, a filter that does not
+    /// compile.
+    Broken {
+        why: String,
+    },
+}
+
+/// Why the steps of a stage ran, or that they did not have to.
+#[derive(Clone, Debug, Default)]
+pub struct Decided {
+    pub fetch: Option<Verdict>,
+    pub extract: Option<Verdict>,
+}
+
+impl Decided {
+    /// What is to be told of the stage: the first of its steps that is not simply current.
+    pub fn told(&self) -> &Verdict {
+        let verdicts = [&self.fetch, &self.extract].into_iter().flatten();
+        let mut telling = verdicts.filter(|verdict| **verdict != Verdict::Current);
+        telling.next().unwrap_or(&Verdict::Current)
+    }
 }
 
 impl Verdict {
+    /// Of a step that cannot be judged, or done, for this.
+    pub fn broken(error: &Error) -> Verdict {
+        Verdict::Stale(Reason::Broken { why: error.message().to_string() })
+    }
+
     /// Whether nothing is to be done.
     pub fn is_current(&self) -> bool {
         !matches!(self, Verdict::Stale(_))
@@ -155,6 +183,7 @@ impl fmt::Display for Reason {
                 write!(f, "the mirror is {} old, stale_after is {}", span(*age_s), span(*limit_s))
             }
             Reason::MirrorOld { age_s: None, .. } => f.write_str("how old the mirror is is not known"),
+            Reason::Broken { why } => f.write_str(why),
             Reason::NotKnown { why } => write!(f, "the database could not be asked: {why}"),
         }
     }
@@ -167,6 +196,7 @@ fn changed(part: &str) -> String {
         "run" => "what it runs",
         "filter" => "the filter",
         "key" => "the key",
+        "records" => return "the records are elsewhere in a page".to_string(),
         "address" => "the address of the API",
         "schema" => "the schema file",
         "tables" => "which stage fills which table",
@@ -211,6 +241,7 @@ impl Reason {
             Reason::NeverValidated => "never-validated",
             Reason::MirrorOld { .. } => "mirror-old",
             Reason::NotKnown { .. } => "not-known",
+            Reason::Broken { .. } => "broken",
         }
     }
 }

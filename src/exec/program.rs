@@ -20,6 +20,7 @@ use crate::cli::Context;
 use crate::error::{Error, Result, excerpt, lower_first};
 use crate::pipeline::{Auth, OAuth2, Run, Stage};
 use crate::process::die_with_parent;
+use crate::stop;
 
 /// Of a line that a program says: the rest is another line.
 const LINE_BYTES: u64 = 1 << 16;
@@ -28,6 +29,10 @@ const SHOWN_CHARS: usize = 2000;
 const LAST_LINES: usize = 5;
 /// For what has been said and not read when the program ends. Who has left its group may hold the pipe for ever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The same when this process is asked to end, and has less than two seconds for all of it.
+const LAST_WORDS_IN_HASTE: Duration = Duration::from_millis(200);
+/// What a program that is told to end has for it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the program of a stage to its end; it writes to `output`.
 pub fn run(context: &Context, stage: &Stage, run: &Run, output: &Path) -> Result<()> {
@@ -121,18 +126,25 @@ impl Group {
     fn id(&self) -> i32 {
         self.0.id() as i32
     }
+
+    /// To all of it, which may be gone.
+    fn signal(&self, signal: Signal) {
+        let _ = killpg(Pid::from_raw(self.id()), signal);
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // The guard is in it, and not waited for until after: nobody else has this group by then.
-        let _ = killpg(Pid::from_raw(self.id()), Signal::SIGKILL);
+        self.signal(Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
 
 /// The other end of [`Group`]: kills the group that this process leads when the standard input ends.
 pub fn guard() -> Result<()> {
+    // A signal to the group is for the program: this process outlives the program's grace.
+    stop::listen(|_| {});
     let mut nothing = Vec::new();
     // Whatever ends it, nobody is left to work for.
     let _ = std::io::stdin().lock().read_to_end(&mut nothing);
@@ -141,42 +153,86 @@ pub fn guard() -> Result<()> {
 
 enum Message {
     Said(String),
+    /// Nobody has its pipe open any more.
+    Silent,
     Ended(std::io::Result<ExitStatus>),
+    /// This process is asked to end, by this signal.
+    Asked(&'static str),
 }
 
-/// Logs what the program says until it has ended; returns the last of it.
+/// Logs what the program says until it has ended; returns the last of it. When this process is asked to end, so is the
+/// program, with all that it has started; what is left of them after a second is killed.
 fn listen(stage: &str, mut child: Child, said: PipeReader, group: Group) -> Result<(VecDeque<String>, ExitStatus)> {
     let (sender, receiver) = channel();
     hear(said, sender.clone());
+    let asked = sender.clone();
+    stop::listen(move |event| {
+        if let stop::Event::Asked(signal) = event {
+            // Nobody hears it only if the program has ended.
+            let _ = asked.send(Message::Asked(signal));
+        }
+    });
     std::thread::spawn(move || {
         // Nobody hears it only if this process is ending.
         let _ = sender.send(Message::Ended(child.wait()));
     });
-    let mut last = VecDeque::new();
-    let mut status = None;
+    let heard = hear_out(stage, &receiver, &group);
+    stop::unlisten();
+    match heard {
+        Heard { asked: Some(signal), .. } => Err(stop::error(signal)),
+        Heard { status: Some(Ok(status)), last, .. } => Ok((last, status)),
+        Heard { status: Some(Err(cause)), .. } => {
+            Err(Error::failed(format!("could not wait for the program of stage `{stage}`: {cause}")))
+        }
+        Heard { status: None, .. } => Err(Error::failed(format!("could not wait for the program of stage `{stage}`"))),
+    }
+}
+
+/// What was heard of a program.
+#[derive(Default)]
+struct Heard {
+    last: VecDeque<String>,
+    status: Option<std::io::Result<ExitStatus>>,
+    /// The signal by which this process was asked to end meanwhile.
+    asked: Option<&'static str>,
+}
+
+fn hear_out(stage: &str, receiver: &Receiver<Message>, group: &Group) -> Heard {
+    let mut heard = Heard::default();
+    let mut is_silent = false;
     let mut until = None;
-    while let Some(message) = next(&receiver, until) {
-        match message {
-            Message::Said(line) => {
+    while heard.status.is_none() || !is_silent {
+        match next(receiver, until) {
+            Some(Message::Said(line)) => {
                 log::info!(target: stage, "{line}");
-                last.push_back(line);
-                if last.len() > LAST_LINES {
-                    last.pop_front();
+                heard.last.push_back(line);
+                if heard.last.len() > LAST_LINES {
+                    heard.last.pop_front();
                 }
             }
-            Message::Ended(ended) => status = Some(ended),
-        }
-        if status.is_some() && until.is_none() {
-            // What it has left running would hold the pipe.
-            let _ = killpg(Pid::from_raw(group.id()), Signal::SIGKILL);
-            until = Some(Instant::now() + LAST_WORDS);
+            Some(Message::Silent) => is_silent = true,
+            Some(Message::Ended(ended)) => {
+                heard.status = Some(ended);
+                // What it has left running would hold the pipe.
+                group.signal(Signal::SIGKILL);
+                until = Some(Instant::now() + if heard.asked.is_some() { LAST_WORDS_IN_HASTE } else { LAST_WORDS });
+            }
+            Some(Message::Asked(signal)) => {
+                heard.asked = Some(signal);
+                if heard.status.is_none() {
+                    group.signal(Signal::SIGTERM);
+                    until = Some(Instant::now() + GRACE);
+                }
+            }
+            // It has not ended in its time.
+            None if heard.status.is_none() && until.is_some() => {
+                group.signal(Signal::SIGKILL);
+                until = None;
+            }
+            None => break,
         }
     }
-    match status {
-        Some(Ok(status)) => Ok((last, status)),
-        Some(Err(cause)) => Err(Error::failed(format!("could not wait for the program of stage `{stage}`: {cause}"))),
-        None => Err(Error::failed(format!("could not wait for the program of stage `{stage}`"))),
-    }
+    heard
 }
 
 fn next(receiver: &Receiver<Message>, until: Option<Instant>) -> Option<Message> {
@@ -194,13 +250,15 @@ fn hear(pipe: PipeReader, sender: Sender<Message>) {
             // An error is the end too: of a pipe it can be nothing else.
             match pipe.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => break,
             }
             let line = excerpt(String::from_utf8_lossy(&line).trim_end(), SHOWN_CHARS);
             if !line.is_empty() && sender.send(Message::Said(line)).is_err() {
                 return;
             }
         }
+        // Nobody hears it only if the program was not to be waited for any longer.
+        let _ = sender.send(Message::Silent);
     });
 }
 

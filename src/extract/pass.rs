@@ -139,7 +139,7 @@ impl<'a> Job<'a> {
         let outcome = self.spool.write(&paths.all_json(name), self.stage.duplicates)?;
         let outcome = outcome.map_err(|conflict| differ(pipeline, self.stage, source, &conflict))?;
         let extract = ExtractReceipt {
-            definition: self.stage.extract_definition(),
+            definition: pipeline.extract_definition(self.stage)?,
             inputs: self.inputs,
             finished_at: logs::now(),
             duration_ms: started.elapsed().as_millis() as u64,

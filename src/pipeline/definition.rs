@@ -2,12 +2,12 @@
 //! definition was another, but in what.
 //!
 //! ```text
-//! format:1 filter:8f434346648f6b96df89dda901c5176b with:… key:… duplicates:… slurp:…
+//! format:1 filter:8f434346648f6b96df89dda901c5176b with:… key:… duplicates:… slurp:… records:…
 //! ```
 
 use std::collections::BTreeMap;
 
-use super::{Fetch, Pipeline, Stage};
+use super::{BodyPath, Fetch, Page, PageStyle, Pipeline, Stage};
 use crate::error::Result;
 use crate::files;
 
@@ -26,15 +26,34 @@ impl Pipeline {
         };
         // The key of the export names the series.
         let each = fetch.each.as_deref().and_then(|each| self.stage(each)).map(|each| (&each.name, &each.key));
+        // Where the records are decides how many pages there are, and what proves them whole; but not of one answer, which
+        // only the filter reads.
+        let page = match fetch.page.style {
+            PageStyle::None => Page { records: BodyPath::each_element(), ..fetch.page.clone() },
+            _ => fetch.page.clone(),
+        };
         line(&[
             ("address", &self.api.base_url),
             ("auth", &self.api.auth.definition()),
             ("fetch", &fetch.path),
             ("each", &format!("{each:?}")),
-            ("page", &format!("{:?}", fetch.page)),
+            ("page", &format!("{page:?}")),
             ("headers", &sorted(&self.api.headers)),
             ("query", &sorted(&self.api.query)),
         ])
+    }
+
+    /// All that decides what the filter of `stage` makes of its inputs: a change makes `all.json` stale.
+    pub fn extract_definition(&self, stage: &Stage) -> Result<String> {
+        let (_, raw) = self.source_of(stage)?;
+        Ok(line(&[
+            ("filter", &stage.jq.text),
+            ("with", &format!("{:?}", stage.with)),
+            ("key", &format!("{:?}", stage.key)),
+            ("duplicates", &format!("{:?}", stage.duplicates)),
+            ("slurp", &stage.slurp.to_string()),
+            ("records", &format!("{:?}", raw.records())),
+        ]))
     }
 
     /// All that decides what a load makes of the exports, but for the database itself.
@@ -49,19 +68,6 @@ impl Pipeline {
             ("nul", &format!("{:?}", nul.collect::<Vec<_>>())),
             ("checks", &format!("{:?}", checks.collect::<Vec<_>>())),
         ]))
-    }
-}
-
-impl Stage {
-    /// All that decides what the filter makes of its inputs: a change makes `all.json` stale.
-    pub fn extract_definition(&self) -> String {
-        line(&[
-            ("filter", &self.jq.text),
-            ("with", &format!("{:?}", self.with)),
-            ("key", &format!("{:?}", self.key)),
-            ("duplicates", &format!("{:?}", self.duplicates)),
-            ("slurp", &self.slurp.to_string()),
-        ])
     }
 }
 
@@ -101,7 +107,8 @@ mod tests {
     }
 
     fn of_extract(text: &str) -> String {
-        parsed(text).stages[0].extract_definition()
+        let pipeline = parsed(text);
+        pipeline.extract_definition(&pipeline.stages[0]).unwrap()
     }
 
     fn of_fetch(text: &str) -> String {
@@ -121,6 +128,12 @@ mod tests {
         assert_eq!(told(of_extract, "jq =", "with = { x = \"z\" }\njq ="), "with");
         assert_eq!(told(of_extract, "jq =", "duplicates = \"last\"\njq ="), "duplicates");
         assert_eq!(told(of_extract, "jq =", "slurp = true\njq ="), "slurp");
+        let elsewhere = "page = { records = \".data[]\" }\njq =";
+        assert_eq!(told(of_extract, "jq =", elsewhere), "records");
+        assert_eq!(told(of_fetch, "jq =", elsewhere), "page");
+        // Of one answer it is the same pages, wherever the records are in them.
+        let one = TEXT.replace("jq =", "page = { style = \"none\" }\njq =");
+        assert_eq!(of_fetch(&one), of_fetch(&one.replace("\"none\"", "\"none\", records = \".\"")));
         assert_eq!(told(of_fetch, "/a\"", "/b\""), "fetch");
         assert_eq!(told(of_fetch, "localhost\"", "localhost/v2\""), "address");
         assert_eq!(told(of_fetch, "jq =", "page = { size = 7 }\njq ="), "page");

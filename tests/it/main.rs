@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod broken_stages;
 mod chaos;
 mod cron;
 mod database_tls;
@@ -42,6 +43,7 @@ mod rotate;
 mod run_flags;
 mod run_kills;
 mod run_stops;
+mod run_verbs;
 mod simulator;
 mod snapshots;
 mod space;

@@ -272,7 +272,9 @@ fn a_program_or_a_file_that_is_not_there_is_told_before_anything_runs() {
         space.write("pipeline.toml", &text.replace("[\"./own.sh\"]", run).replace("key =", &format!("{more}\nkey =")));
     };
     let both = |code: i32, message: &str| {
-        assert_eq!(failed(&space, "mirror42", &["plan"], code), message);
+        assert_eq!(failed(&space, "mirror42", &["run", "own"], code), message);
+        let first = message.lines().next().unwrap();
+        assert_eq!(plan(&space, "own")[0], first);
         assert_eq!(failed(&space, "mirror42-exec", &["own"], code), message);
     };
     with("[\"./other.sh\"]", "");
@@ -451,6 +453,35 @@ fn one_that_takes_longer_than_it_may_is_ended_with_all_that_it_has_started() {
 }
 
 #[test]
+fn one_that_is_told_to_end_may_tidy_up_for_a_second_with_all_that_it_has_started() {
+    // It tidies up for a moment when it is told to, as does what it has started; or it hears nothing.
+    let tidies = "trap 'sleep 0.3; echo tidy >>told; exit 0' TERM\n";
+    let loops = "echo x >>begun; while :; do sleep 0.05; done";
+    for (script_text, told) in [
+        (format!("({tidies}{loops}) &\n{tidies}{loops}"), 2),
+        (format!("trap '' TERM\necho '[]' >\"$MIRROR42_OUTPUT\"\necho x >>begun; {loops}"), 0),
+    ] {
+        for binary in ["mirror42-exec", "mirror42"] {
+            let space = alone(&script_text, "");
+            let args: &[&str] = if binary == "mirror42" { &["run", "own"] } else { &["own"] };
+            let lines = |file: &str| fs::read_to_string(space.path().join(file)).unwrap_or_default().lines().count();
+            let running = space.spawn(binary, args);
+            wait_until("it has begun", || lines("begun") == 2);
+            let asked = Instant::now();
+            kill(Pid::from_raw(running.id() as i32), Signal::SIGTERM).unwrap();
+            let output = running.wait_with_output().unwrap();
+            let text = message(&String::from_utf8(output.stderr).unwrap());
+            assert_eq!(output.status.code(), Some(75), "{text}");
+            assert!(asked.elapsed().as_secs_f64() < 2.0, "{:?}", asked.elapsed());
+            assert!(text.starts_with("stopped by SIGTERM\n"), "{text}");
+            // The one that was started is not waited for when the program itself has ended.
+            assert!((told.min(1)..=told).contains(&lines("told")), "{binary}: {}", lines("told"));
+            assert!(!space.paths().all_json("own").exists());
+        }
+    }
+}
+
+#[test]
 fn what_a_program_leaves_running_ends_with_it() {
     let text = "sleep 300 & echo $! >pid; echo '[]' >\"$MIRROR42_OUTPUT\"";
     let space = alone(text, "");
@@ -571,4 +602,21 @@ fn the_example_is_mirrored() {
     let rows = space.query(joined);
     assert!(rows.len() > 3, "{rows:?}");
     assert_eq!(space.query("select language_id, language, campuses, users from speakers order by 1"), rows);
+}
+
+#[test]
+fn a_program_that_is_still_to_run_again_is_run_without_the_api_too() {
+    let space = alone("echo '{\"id\":1}' > \"$MIRROR42_OUTPUT\"; echo x >> ran", "");
+    let ran = || fs::read_to_string(space.path().join("ran")).unwrap().lines().count();
+    let run = |args: &[&str]| succeed(&space.run("mirror42", &[&["run", "-q", "own"], args].concat()));
+    run(&[]);
+    // As a forced run leaves it that was killed before it came to that.
+    space.write(".mirror42/forced", "own\n");
+    run(&["--offline"]);
+    assert_eq!(ran(), 2);
+    assert!(!space.paths().forced().exists());
+    run(&["--offline"]);
+    assert_eq!(ran(), 2);
+    run(&["--offline", "--force"]);
+    assert_eq!(ran(), 3);
 }

@@ -109,6 +109,8 @@ fn only_the_named_stages_are_touched_and_what_they_need_must_be_there() {
     assert_eq!(refused.code, Some(1), "one export is missing");
     assert_eq!(remade(&space, &["01_cursus"]), ["01_cursus"]);
     assert_eq!(remade(&space, &["--only", "load"]), [""; 0]);
+    assert_eq!(remade(&space, &["--only", "09_names", "--force"]), ["09_names"]);
+    assert_eq!(remade(&space, &["--only", "09_names", "10_places", "--force=10_places"]), ["10_places"]);
     assert_eq!(loads(&space), "1");
 }
 
@@ -128,6 +130,11 @@ fn what_the_flags_cannot_mean_is_refused() {
     assert_eq!(
         refused(&["01_cursus", "--force=09_names"]),
         "mirror42: error: `--force` names `09_names`, which this run does not touch\n  \
+         hint: Name it among the targets too.\n"
+    );
+    assert_eq!(
+        refused(&["--only", "10_places", "--force=02_campus"]),
+        "mirror42: error: `--force` names `02_campus`, which this run does not touch\n  \
          hint: Name it among the targets too.\n"
     );
     assert_eq!(

@@ -29,6 +29,8 @@ struct Settings {
     filters: BTreeMap<&'static str, u8>,
     /// By stage: the same order, by another key.
     keys: BTreeMap<&'static str, bool>,
+    /// By fetching stage: the same records, from another place of the same answer.
+    places: BTreeMap<&'static str, bool>,
     /// By fetching stage: another address for the same answer.
     paths: BTreeMap<&'static str, bool>,
     /// Stage `c` has a variable more, which its filter does not use.
@@ -67,10 +69,13 @@ impl Settings {
             let value = if self.filter(stage) == 2 { 2 } else { 1 };
             let idle = if self.filter(stage) == 1 { " | ." } else { "" };
             let key = if Settings::set(&self.keys, stage) { "\"id\", \"n\"" } else { "\"id\"" };
+            let place = if Settings::set(&self.places, stage) { "y" } else { "x" };
+            let page = format!("page = {{ style = \"none\", records = \".{place}[]\" }}\n");
+            let page = if FETCHED.contains(&stage) { page } else { String::new() };
             let age = if self.impatient.contains(stage) { "max_age = \"0s\"\n" } else { "" };
             let table = if TABLES.contains(&stage) { format!("table = \"{stage}\"\n") } else { String::new() };
             text += &format!(
-                "[[stage]]\nname = \"{stage}\"\n{source}\n{age}with = {{ {variables} }}\njq = '{{id, n, v: {value}, t: {seen}}}{idle}'\n\
+                "[[stage]]\nname = \"{stage}\"\n{source}\n{page}{age}with = {{ {variables} }}\njq = '{{id, n, v: {value}, t: {seen}}}{idle}'\n\
                  key = [{key}]\n{table}"
             );
         }
@@ -91,7 +96,14 @@ impl Settings {
         let variable = stage == "c" && self.second_variable;
         // The pages of `b`, which `c` reads too, go by the key of `a`, and a filter can see it as `$each`.
         let series = ["b", "c"].contains(&stage) && Settings::set(&self.keys, "a");
-        format!("{} {} {variable} {series}", self.filter(stage), Settings::set(&self.keys, stage))
+        // Of one answer it is the filter alone that looks for the records in it.
+        let source = match stage {
+            "c" => "b",
+            "e" => "d",
+            own => own,
+        };
+        let place = Settings::set(&self.places, source);
+        format!("{} {} {variable} {series} {place}", self.filter(stage), Settings::set(&self.keys, stage))
     }
 
     fn load_definition(&self) -> String {
@@ -200,7 +212,8 @@ impl Walk {
         let server = Server::start("127.0.0.1:0", move |path| {
             noted.lock().unwrap().insert(path.chars().nth(1).unwrap());
             let first = path.strip_prefix("/b/").map_or(0, |rest| rest[..1].parse::<u32>().unwrap() * 10);
-            Reply::json(format!("[{{\"id\":{},\"n\":1}},{{\"id\":{},\"n\":2}}]", first + 1, first + 2))
+            let records = format!("[{{\"id\":{},\"n\":1}},{{\"id\":{},\"n\":2}}]", first + 1, first + 2);
+            Reply::json(format!("{{\"x\":{records},\"y\":{records}}}"))
         });
         let settings = Settings::default();
         let space = Space::with_database()
@@ -214,7 +227,7 @@ impl Walk {
     fn step(&mut self) {
         let stage = STAGES[self.rng.usize(..STAGES.len())];
         let fetching = FETCHED[self.rng.usize(..FETCHED.len())];
-        let what = self.rng.u8(..16);
+        let what = self.rng.u8(..17);
         self.history.push(format!("{what} {stage} {fetching}"));
         match what {
             0 | 1 => drop(self.settings.filters.insert(stage, self.rng.u8(..3))),
@@ -237,6 +250,7 @@ impl Walk {
             12 => self.of_page(fetching, |path| fs::remove_file(path)),
             13 => self.of_page(fetching, |path| fs::write(path, "[]")),
             14 => self.of_tables(),
+            15 => drop(self.settings.places.insert(fetching, self.rng.bool())),
             _ => drop(fs::write(self.space.path().join(".mirror42/hashes"), "mirror42 hashes 1 torn")),
         }
         self.space.write("pipeline.toml", &self.settings.pipeline(&self.server.address));

@@ -47,16 +47,13 @@ fn last_run(patient: &Patient) -> Finding {
         Ok(Some(owner)) => return under_way(&owner),
         Ok(None) => {}
     }
-    match Record::last(&patient.paths, 1) {
+    match Record::newest(&patient.paths).map(|mut records| records.next()) {
         Err(error) => Finding::of("last run", State::Failure, &error),
-        Ok(records) => match records.first() {
-            None => Finding::ok("last run", "there was none yet"),
-            Some(record) => {
-                let error =
-                    record.error.as_ref().map(|error| error["message"].as_str().unwrap_or("for reasons unknown"));
-                of_end(&record.started_at, record.ended_at.as_deref(), error, &left(patient))
-            }
-        },
+        Ok(None) => Finding::ok("last run", "there was none yet"),
+        Ok(Some(record)) => {
+            let error = record.error.as_ref().map(|error| error["message"].as_str().unwrap_or("for reasons unknown"));
+            of_end(&record.started_at, record.ended_at.as_deref(), error, &left(patient))
+        }
     }
 }
 

@@ -245,7 +245,8 @@ fn exported<'a>(pipeline: &Pipeline, stage: &'a Stage) -> Output<'a> {
     Output {
         path: all_json(pipeline, stage),
         stage: Some(&stage.name),
-        definition: Some(stage.extract_definition()),
+        // A stage whose source has no records was refused with the pipeline file.
+        definition: pipeline.extract_definition(stage).ok(),
         max_age_s: None,
     }
 }

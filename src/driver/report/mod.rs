@@ -72,7 +72,7 @@ pub fn run(context: &Context, common: &Common, args: &ReportArgs, url: Option<&S
 
 fn gather<'a>(context: &'a Context, url: Option<&Secret>) -> Result<Data<'a>> {
     let pipeline = &context.pipeline;
-    let forecast = schedule::forecast(pipeline, &super::run::remembered(context)?)?;
+    let forecast = schedule::forecast(pipeline, &super::forced::remembered(context)?)?;
     let stages = forecast.into_iter().map(|(stage, decided)| shown(pipeline, stage, &decided));
     let loads = loads(pipeline, url);
     if let Err(error) = &loads {
@@ -81,17 +81,18 @@ fn gather<'a>(context: &'a Context, url: Option<&Secret>) -> Result<Data<'a>> {
     Ok(Data {
         pipeline,
         now: Timestamp::now(),
-        stages: stages.collect::<Result<_>>()?,
-        runs: Record::last(&pipeline.paths, RUNS)?,
+        stages: stages.collect(),
+        runs: Record::newest(&pipeline.paths)?.take(RUNS).collect(),
         loads,
     })
 }
 
-fn shown<'a>(pipeline: &Pipeline, stage: &'a Stage, decided: &Decided) -> Result<Shown<'a>> {
-    let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name)?;
+fn shown<'a>(pipeline: &Pipeline, stage: &'a Stage, decided: &Decided) -> Shown<'a> {
+    // Why it cannot be read, the state says.
+    let receipt = Receipt::read_or_new(&pipeline.paths, &stage.name).unwrap_or_else(|_| Receipt::new(&stage.name));
     let stale = [&decided.fetch, &decided.extract].into_iter().flatten().find(|verdict| !verdict.is_current());
     let state = stale.map_or("current".to_string(), |verdict| verdict.to_string());
-    Ok(Shown { stage, receipt, state, is_current: stale.is_none() })
+    Shown { stage, receipt, state, is_current: stale.is_none() }
 }
 
 fn loads(pipeline: &Pipeline, url: Option<&Secret>) -> Result<Vec<ledger::Run>> {

@@ -58,16 +58,16 @@ exports/02_events/pages: exports/01_campus/all.json \
 	mirror42-fetch 02_events
 
 exports/01_campus/all.json: exports/01_campus/pages \
-    $(call unless-made,01_campus/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
+    $(call unless-made,01_campus/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH+records+HASH)
 	mirror42-extract 01_campus
 
 exports/02_events/all.json exports/03_places/all.json &: exports/02_events/pages exports/01_campus/all.json \
-    $(call unless-made,02_events/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH) \
-    $(call unless-made,03_places/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
+    $(call unless-made,02_events/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH+records+HASH) \
+    $(call unless-made,03_places/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH+records+HASH)
 	mirror42-extract 02_events 03_places
 
 exports/04_guests/all.json: exports/02_events/pages exports/01_campus/all.json exports/03_places/all.json \
-    $(call unless-made,04_guests/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH)
+    $(call unless-made,04_guests/format+1+filter+HASH+with+HASH+key+HASH+duplicates+HASH+slurp+HASH+records+HASH)
 	mirror42-extract 04_guests
 
 .mirror42/make/loaded: exports/01_campus/all.json exports/02_events/all.json exports/04_guests/all.json schema.sql pipeline.toml

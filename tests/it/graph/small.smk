@@ -70,7 +70,7 @@ rule extract_01_campus:
     output:
         update("exports/01_campus/all.json"),
     params:
-        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH",
+        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH records:HASH",
     threads: 2
     shell: "RAYON_NUM_THREADS={threads} mirror42-extract 01_campus"
 
@@ -82,7 +82,7 @@ rule extract_02_events:
         update("exports/02_events/all.json"),
         update("exports/03_places/all.json"),
     params:
-        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH",
+        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH records:HASH format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH records:HASH",
     threads: 2
     shell: "RAYON_NUM_THREADS={threads} mirror42-extract 02_events 03_places"
 
@@ -94,7 +94,7 @@ rule extract_04_guests:
     output:
         update("exports/04_guests/all.json"),
     params:
-        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH",
+        definition="format:1 filter:HASH with:HASH key:HASH duplicates:HASH slurp:HASH records:HASH",
     threads: 2
     shell: "RAYON_NUM_THREADS={threads} mirror42-extract 04_guests"
 

@@ -1,0 +1,191 @@
+//! A stage that cannot be judged or made, among others that can: what goes on without it, and what is told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::driver::succeed;
+use crate::simulator::{Reply, Server};
+use crate::space::{Outcome, Space};
+
+const PIPELINE: &str = r#"
+[pipeline]
+name = "things"
+
+[api]
+base_url = "http://ADDRESS"
+page = { style = "none" }
+
+[[stage]]
+name = "1_owners"
+fetch = "/owners"
+jq = '{id, name}'
+key = ["id"]
+table = "owners"
+
+[[stage]]
+name = "2_names"
+from = "1_owners"
+jq = '{id, name: .name}'
+key = ["id"]
+
+[[stage]]
+name = "3_lengths"
+from = "1_owners"
+with = { names = "2_names" }
+jq = '{id, n: ($names | length)}'
+key = ["id"]
+
+[[stage]]
+name = "4_things"
+fetch = "/things"
+jq = '{id}'
+key = ["id"]
+
+[[stage]]
+name = "5_own"
+run = ["./own.sh"]
+key = ["id"]
+"#;
+
+fn space() -> (Server, Space) {
+    let server = Server::start("127.0.0.1:0", |_| Reply::json(r#"[{"id":1,"name":"Ada"},{"id":2,"name":"Bob"}]"#));
+    let space = Space::with_database()
+        .file("pipeline.toml", &PIPELINE.replace("ADDRESS", &server.address))
+        .file("schema.sql", "create table owners (id int primary key, name text);")
+        .file("own.sh", "#!/bin/sh\necho '{\"id\":1}' > \"$MIRROR42_OUTPUT\"\n");
+    fs::set_permissions(space.path().join("own.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    (server, space)
+}
+
+fn edit(space: &Space, from: &str, to: &str) {
+    let path = space.path().join("pipeline.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// The stages that have an export.
+fn made(space: &Space) -> Vec<&'static str> {
+    let stages = ["1_owners", "2_names", "3_lengths", "4_things", "5_own"];
+    stages.into_iter().filter(|stage| space.paths().all_json(stage).is_file()).collect()
+}
+
+fn told(outcome: &Outcome, code: i32) -> &str {
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(code), ""), "{}", outcome.stderr);
+    &outcome.stderr
+}
+
+/// What `plan --json` says of the export of a stage.
+fn plan(space: &Space, stage: &str, step: &str) -> (String, String) {
+    let outcome = space.run("mirror42", &["plan", "--json"]);
+    succeed(&outcome);
+    let plan: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let found = plan["stages"].as_array().unwrap().iter().find(|found| found["stage"] == stage).unwrap();
+    let text = |name: &str| found[step][name].as_str().unwrap_or("").to_string();
+    (text("reason"), text("text"))
+}
+
+const NOT_LOADED: &str = "  detail: Nothing was loaded; the database is as it was.\n";
+
+#[test]
+fn a_filter_that_does_not_compile_keeps_nothing_else_from_being_made() {
+    let (server, space) = space();
+    edit(&space, "{id, name: .name}", "{id, name: .name");
+    let outcome = space.run("mirror42", &["run", "-q"]);
+    assert!(told(&outcome, 2).contains("the jq filter of stage `2_names` "), "{}", outcome.stderr);
+    assert_eq!((made(&space), server.requests()), (vec![], 0), "it is told before anything is fetched");
+
+    let outcome = space.run("mirror42", &["run", "-q", "--keep-going"]);
+    let message = told(&outcome, 2);
+    assert!(message.starts_with("mirror42: error: the jq filter of stage `2_names` "), "{message}");
+    assert!(message.ends_with(&format!("  detail: Not up to date: 2_names, 3_lengths.\n{NOT_LOADED}")), "{message}");
+    assert_eq!(made(&space), ["1_owners", "4_things", "5_own"]);
+    assert_eq!(server.requests(), 2);
+    let (reason, text) = plan(&space, "2_names", "extract");
+    assert!(reason == "broken" && text.starts_with("the jq filter of stage `2_names` "), "{reason}: {text}");
+    assert_eq!(plan(&space, "4_things", "extract"), (String::new(), "current".to_string()));
+
+    // Mended, it is made from the pages that are here.
+    edit(&space, "{id, name: .name", "{id, name: .name}");
+    succeed(&space.run("mirror42", &["run", "-q"]));
+    assert_eq!((made(&space).len(), server.requests()), (5, 2));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_nothing_else_from_being_made() {
+    let (_server, space) = space();
+    fs::create_dir_all(space.paths().all_json("2_names")).unwrap();
+    for jobs in ["1", "8"] {
+        let outcome = space.run("mirror42", &["run", "-q", "-k", "-j", jobs]);
+        let message = told(&outcome, 1);
+        let head = "mirror42: error: could not read `./exports/2_names/all.json`: ";
+        assert!(message.starts_with(head), "{message}");
+        let end = format!("  detail: Not up to date: 2_names, 3_lengths.\n{NOT_LOADED}");
+        assert!(message.ends_with(&end), "{message}");
+        assert_eq!(made(&space), ["1_owners", "4_things", "5_own"]);
+    }
+    let (reason, text) = plan(&space, "2_names", "extract");
+    assert!(reason == "broken" && text.contains("all.json`: "), "{reason}: {text}");
+    for verb in ["status", "report"] {
+        let outcome = space.run("mirror42", &[verb]);
+        assert!(!outcome.stderr.contains("all.json"), "{}", outcome.stderr);
+    }
+    let report = fs::read_to_string(space.path().join("report.html")).unwrap();
+    assert!(report.contains("could not read") && report.contains("5_own"), "{report}");
+    fs::remove_dir(space.paths().all_json("2_names")).unwrap();
+    succeed(&space.run("mirror42", &["run", "-q"]));
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_in_its_place() {
+    let (_server, space) = space();
+    fs::rename(space.path().join("own.sh"), space.path().join("kept")).unwrap();
+    let outcome = space.run("mirror42", &["run", "-q", "-k"]);
+    let message = told(&outcome, 1);
+    assert!(message.contains("the program `./own.sh` of stage `5_own` is not there"), "{message}");
+    assert!(message.ends_with(&format!("  detail: Not up to date: 5_own.\n{NOT_LOADED}")), "{message}");
+    assert_eq!(made(&space), ["1_owners", "2_names", "3_lengths", "4_things"]);
+    let (reason, text) = plan(&space, "5_own", "fetch");
+    assert!(reason == "broken" && text.contains("`./own.sh`"), "{reason}: {text}");
+    assert_eq!(plan(&space, "1_owners", "fetch"), (String::new(), "current".to_string()));
+    let status = space.run("mirror42", &["status"]);
+    assert!(status.stdout.contains("`./own.sh`") && status.stdout.contains("4_things"), "{status:?}");
+    succeed(&space.run("mirror42", &["report"]));
+    fs::rename(space.path().join("kept"), space.path().join("own.sh")).unwrap();
+    succeed(&space.run("mirror42", &["run", "-q"]));
+}
+
+#[test]
+fn a_filter_that_fails_is_tried_on_other_pages_and_a_mended_one_on_those_that_are_here() {
+    let (server, space) = space();
+    edit(&space, "{id, name: .name}", "error(\"no\")");
+    let run = || space.run("mirror42", &["run", "-q"]);
+    assert!(told(&run(), 1).contains("2_names"));
+    let requests = server.requests();
+    // The same filter again: what came may have been a passing fault of the server.
+    told(&run(), 1);
+    assert_eq!(server.requests(), requests + 1);
+    edit(&space, "error(\"no\")", "{id, name}");
+    succeed(&run());
+    assert_eq!(server.requests(), requests + 1);
+    assert!(!space.paths().forced().exists());
+
+    // So is one that a load could not use, and a schema that it could not fill.
+    edit(&space, "'{id, name}'\nkey = [\"id\"]\ntable", "'{id, name, n: .name}'\nkey = [\"id\"]\ntable");
+    let mended = "create table owners (id int primary key, name text, n text);";
+    space.write("schema.sql", "create table owners (id int primary key, name text, n int);");
+    space
+        .client()
+        .batch_execute("drop table owners; create table owners (id int primary key, name text, n int)")
+        .unwrap();
+    let before = server.requests();
+    let outcome = run();
+    assert!(told(&outcome, 1).contains(", record "), "{}", outcome.stderr);
+    assert!(space.paths().forced().exists());
+    space.write("schema.sql", mended);
+    space.client().batch_execute("drop table owners").unwrap();
+    succeed(&run());
+    assert_eq!(server.requests(), before);
+}
