@@ -96,6 +96,10 @@ impl KeySet {
         KeySet { binaries: binaries.to_vec(), numbers: HashSet::with_capacity_and_hasher(expected, Default::default()) }
     }
 
+    pub fn size(&self) -> usize {
+        self.numbers.len()
+    }
+
     pub fn insert(&mut self, number: u128) {
         self.numbers.insert(number);
     }

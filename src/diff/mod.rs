@@ -156,20 +156,36 @@ impl Differ {
     /// For each foreign key of the table to itself, by its name, the keys that stay when every record is dropped that
     /// refers to none, and those that refer to it.
     fn closures(&self, job: &Job) -> Result<Vec<(String, KeySet)>> {
-        let mut closures = Vec::new();
-        for key in job.parents.iter().filter(|key| key.refers_to_itself()) {
-            let mut source = Source::open(job, Form::Text)?;
-            for other in job.parents.iter().filter(|other| !other.refers_to_itself()) {
-                if let Some(set) = self.set(other) {
-                    source.drop_orphans(other, set);
+        let own: Vec<&ForeignKey> = job.parents.iter().filter(|key| key.refers_to_itself()).collect();
+        let mut closures: Vec<(String, KeySet)> = Vec::new();
+        loop {
+            let sizes: Vec<usize> = closures.iter().map(|(_, set)| set.size()).collect();
+            for key in &own {
+                let mut source = Source::open(job, Form::Text)?;
+                for other in job.parents.iter().filter(|other| !other.refers_to_itself()) {
+                    if let Some(set) = self.set(other) {
+                        source.drop_orphans(other, set);
+                    }
                 }
-            }
-            if let Some(set) = source.closure(key)? {
+                for (other, (_, set)) in own.iter().filter_map(|own| Some((own, of_name(&closures, &own.name)?))) {
+                    if other.name != key.name {
+                        source.drop_orphans(other, set);
+                    }
+                }
+                let Some(set) = source.closure(key)? else { continue };
+                closures.retain(|(name, _)| *name != key.name);
                 closures.push((key.name.clone(), set));
             }
+            // What is dropped by one key may have been referred to by another.
+            if own.len() < 2 || closures.iter().map(|(_, set)| set.size()).eq(sizes) {
+                return Ok(closures);
+            }
         }
-        Ok(closures)
     }
+}
+
+fn of_name<'c>(closures: &'c [(String, KeySet)], name: &str) -> Option<&'c (String, KeySet)> {
+    closures.iter().find(|(of, _)| of == name)
 }
 
 /// What the reader of an export knows when it begins.

@@ -51,6 +51,8 @@ pub struct Read {
     /// Characters that no column can hold, left out or replaced.
     pub mended: u64,
     pub sha256: String,
+    /// The keys of a record could not be told here; only the server knows them.
+    pub unsure: bool,
     /// One for each of the table's foreign keys that was looked at.
     pub orphans: Vec<Orphans>,
     /// The keys that other tables refer to, by their columns.
@@ -113,8 +115,6 @@ struct Rows<'a> {
     /// In the text form: the columns that `parents` and `sets` look at, which are encoded for them alone.
     looked_at: Vec<usize>,
     scratch: Vec<u8>,
-    /// A record's keys could not be told; only the server knows them.
-    unsure: bool,
     last: Last,
     read: Read,
 }
@@ -154,7 +154,6 @@ impl<'a> Source<'a> {
             sets: Vec::new(),
             looked_at: Vec::new(),
             scratch: Vec::new(),
-            unsure: false,
             last: Last::default(),
             read: Read::default(),
         };
@@ -303,7 +302,7 @@ impl Rows<'_> {
                 self.scratch.clear();
                 if self.encoder.fields(record, &self.looked_at, &mut self.scratch).is_err() {
                     // The line was good: only the server can tell the keys of this record.
-                    self.unsure = true;
+                    self.read.unsure = true;
                     batch.rows += 1;
                     return Ok(());
                 }
@@ -369,7 +368,7 @@ impl Rows<'_> {
         self.read.mended = self.encoder.mended();
         self.read.sha256 = sha256;
         self.read.orphans = self.parents.into_iter().map(|parent| parent.orphans).collect();
-        if !self.unsure {
+        if !self.read.unsure {
             self.read.sets = self.sets.into_iter().map(|(names, _, set)| (names, set)).collect();
         }
         Ok(self.read)

@@ -2,7 +2,7 @@
 //!
 //! New rows come first, parents before children, then changes, and deletions last, children first: a row that has moved
 //! from a parent that goes to another is never swept away with it. Where a value that must be unique is still that of
-//! a row that goes or changes, deletions come first, and what they swept away is put back.
+//! a row that goes or changes, deletions come first, and what they sweep away is kept and put back ([`sweep`]).
 
 use std::time::Instant;
 
@@ -12,16 +12,17 @@ use super::cascade;
 use super::compare::{copy_directly, give_way, stage};
 use super::report::Phases;
 use super::steps::Clock;
+use super::sweep::Kept;
 use super::work::{Counts, Way, Work};
-use super::write;
+use super::{sweep, write};
 use crate::diff::Differ;
 use crate::error::{Kind, Result};
 use crate::pg::failure;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     PruneLast,
-    PruneFirst,
+    /// With the rows that are to be put back.
+    PruneFirst(Kept),
 }
 
 pub fn apply(
@@ -34,12 +35,15 @@ pub fn apply(
     let failed = |error: postgres::Error| failure("could not write what differs", &error);
     let planned: Vec<Counts> = all.iter().map(|work| work.counts).collect();
     let mut savepoint = tx.transaction().map_err(failed)?;
-    match in_order(Order::PruneLast, &mut savepoint, differ, all, run_id, phases) {
+    match in_order(&mut Order::PruneLast, &mut savepoint, differ, all, run_id, phases) {
         Err(error) if error.kind() == Kind::Taken => {
             log::debug!("{}: once more, deletions first", error.message());
             savepoint.rollback().map_err(failed)?;
             all.iter_mut().zip(planned).for_each(|(work, counts)| work.counts = counts);
-            in_order(Order::PruneFirst, tx, differ, all, run_id, phases).map_err(|error| match error.kind() {
+            // What the schema lets wait until the end may wait now.
+            tx.batch_execute("set constraints all deferred").map_err(failed)?;
+            let mut order = Order::PruneFirst(sweep::keep(tx, all)?);
+            in_order(&mut order, tx, differ, all, run_id, phases).map_err(|error| match error.kind() {
                 Kind::Taken => error.hint(
                     "If two rows of the table exchange a value, the server must check it at the end: declare the constraint \
                      `deferrable initially deferred` (docs/pipeline.md). If two records of the export have one, mend the filter.",
@@ -55,25 +59,31 @@ pub fn apply(
 }
 
 fn in_order(
-    order: Order,
+    order: &mut Order,
     tx: &mut Transaction,
     differ: &mut Differ,
     all: &mut [Work],
     run_id: &str,
     phases: &mut Phases,
 ) -> Result<()> {
-    if order == Order::PruneFirst {
+    if let Order::PruneFirst(_) = order {
         prune_all(tx, all, run_id, phases)?;
     }
     for work in &mut *all {
         let began = Instant::now();
         write_one(order, tx, differ, work, run_id, phases)?;
+        if let Order::PruneFirst(kept) = order {
+            sweep::put_back_others(tx, kept)?;
+        }
         work.duration_ms += began.elapsed().as_millis();
     }
-    if order == Order::PruneLast {
-        prune_all(tx, all, run_id, phases)?;
+    match order {
+        Order::PruneFirst(kept) => kept.check_back(),
+        Order::PruneLast => {
+            sweep::check(tx, all)?;
+            prune_all(tx, all, run_id, phases)
+        }
     }
-    Ok(())
 }
 
 /// Deletes what is gone, children before parents.
@@ -97,7 +107,7 @@ fn prune_all(tx: &mut Transaction, all: &mut [Work], run_id: &str, phases: &mut 
 
 /// Inserts and updates, and fills what is still empty.
 fn write_one(
-    order: Order,
+    order: &mut Order,
     tx: &mut Transaction,
     differ: &mut Differ,
     work: &mut Work,
@@ -105,7 +115,12 @@ fn write_one(
     phases: &mut Phases,
 ) -> Result<()> {
     let refused = match work.way {
-        Way::Direct => return Ok(()),
+        Way::Direct => {
+            return match order {
+                Order::PruneFirst(kept) => sweep::put_back(tx, kept, work, run_id),
+                Order::PruneLast => Ok(()),
+            };
+        }
         Way::Later => {
             let mut clock = Clock::new();
             let refused = copy_directly(tx, differ, work)?;
@@ -125,24 +140,24 @@ fn write_one(
 
 /// Writes what differs from the whole delta table.
 fn write_by_delta(
-    order: Order,
+    order: &mut Order,
     tx: &mut Transaction,
     work: &mut Work,
     run_id: &str,
     phases: &mut Phases,
 ) -> Result<()> {
     let mut clock = Clock::new();
-    if order == Order::PruneLast && work.counts.inserted > 0 {
-        work.counts.inserted = write::insert_by_delta(tx, work)?;
+    if matches!(order, Order::PruneLast) && work.counts.inserted > 0 {
+        work.counts.inserted = write::insert_by_delta(tx, work, None)?;
     }
     phases.insert_ms += clock.lap_ms();
     if work.counts.updated > 0 {
         work.counts.updated = write::update(tx, work, run_id)?;
     }
     phases.update_ms += clock.lap_ms();
-    if order == Order::PruneFirst {
-        // With those that the deletion of a parent has taken along.
-        work.counts.inserted = write::insert_by_delta(tx, work)?;
+    if let Order::PruneFirst(kept) = order {
+        work.counts.inserted = write::insert_by_delta(tx, work, kept.rows_of(work))?;
+        sweep::put_back(tx, kept, work, run_id)?;
     }
     phases.insert_ms += clock.lap_ms();
     Ok(())
@@ -150,7 +165,7 @@ fn write_by_delta(
 
 /// Sends what differs; returns what the server refused, where the plain way is to be gone.
 fn write_differences(
-    order: Order,
+    order: &mut Order,
     tx: &mut Transaction,
     work: &mut Work,
     run_id: &str,
@@ -159,28 +174,25 @@ fn write_differences(
     let mut clock = Clock::new();
     let doing = format!("could not write what differs to `{}`", work.name());
     let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
-    if order == Order::PruneLast
+    if matches!(order, Order::PruneLast)
         && let Err(error) = write::insert(&mut savepoint, work)?
     {
         return give_way(savepoint, &doing, &error).map(Some);
     }
     phases.insert_ms += clock.lap_ms();
-    let differs = work.counts.updated > 0;
-    if differs {
+    if work.counts.updated > 0 {
         if let Err(error) = write::create_delta(&mut savepoint, work)? {
             return give_way(savepoint, &doing, &error).map(Some);
         }
         work.counts.updated = write::update(&mut savepoint, work, run_id)?;
     }
     phases.update_ms += clock.lap_ms();
-    if order == Order::PruneFirst {
+    if let Order::PruneFirst(kept) = order {
+        // A row of a tree moves to one that is new rather than the other way round.
         if let Err(error) = write::insert(&mut savepoint, work)? {
             return give_way(savepoint, &doing, &error).map(Some);
         }
-        if differs {
-            // Changed rows that the deletion of a parent has taken along.
-            work.counts.inserted += write::insert_by_delta(&mut savepoint, work)?;
-        }
+        sweep::put_back(&mut savepoint, kept, work, run_id)?;
     }
     savepoint.commit().map_err(|error| failure(&doing, &error))?;
     phases.insert_ms += clock.lap_ms();

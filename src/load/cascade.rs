@@ -8,16 +8,17 @@ use super::write::{SHOWN_KEYS, json_of, ledger_of, rows_that_go};
 use crate::error::{Error, Result};
 use crate::pg::{failure, join_condition};
 
-/// A foreign key with `on delete cascade`, seen from the parent, from a table that is not in the load.
+/// A foreign key by which rows go, or change, with those that they refer to, seen from the parent.
 pub struct Child {
-    key: String,
-    parent: u32,
-    oid: u32,
-    quoted: String,
-    name: String,
-    columns: Vec<String>,
-    parent_columns: Vec<String>,
+    pub key: String,
+    pub parent: u32,
+    pub oid: u32,
+    pub quoted: String,
+    pub name: String,
+    pub columns: Vec<String>,
+    pub parent_columns: Vec<String>,
     primary_key: Vec<String>,
+    pub cascades: bool,
 }
 
 /// Rows that go: an expression for `from`, and the table that they are of.
@@ -31,7 +32,7 @@ struct Rows<'a> {
 pub fn children_of(tx: &mut Transaction, all: &[Work]) -> Result<Vec<Child>> {
     let loaded: Vec<u32> = all.iter().map(|work| work.job.table.oid).collect();
     let pruned = all.iter().filter(|work| work.counts.deleted > 0).map(|work| work.job.table.oid);
-    children(tx, &pruned.collect::<Vec<_>>(), &loaded)
+    children(tx, &pruned.collect::<Vec<_>>(), &loaded, &["c"])
 }
 
 /// Notes what goes with the rows of `work` that are gone, in tables that are not in the load, and what goes with that.
@@ -85,7 +86,7 @@ fn note_children(
         );
         seen.push(child.oid);
         let swept = Rows { sql: table.clone(), table: &child.name, oid: child.oid };
-        let grandchildren = self::children(tx, &[child.oid], seen)?;
+        let grandchildren = self::children(tx, &[child.oid], seen, &["c"])?;
         note_children(tx, &swept, work, &grandchildren, run_id, seen)?;
         seen.pop();
         tx.batch_execute(&format!("drop table {table}")).map_err(&failed)?;
@@ -102,9 +103,10 @@ fn there_are(tx: &mut Transaction, going: &str) -> Result<bool, postgres::Error>
     tx.query_one(&format!("select exists (select {going})"), &[]).map(|row| row.get(0))
 }
 
-fn children(tx: &mut Transaction, parents: &[u32], but: &[u32]) -> Result<Vec<Child>> {
+/// The foreign keys to these tables with one of these actions, but those from some tables.
+pub fn children(tx: &mut Transaction, parents: &[u32], but: &[u32], actions: &[&str]) -> Result<Vec<Child>> {
     let rows = tx
-        .query(include_str!("../sql/cascades.sql"), &[&parents, &but])
+        .query(include_str!("../sql/cascades.sql"), &[&parents, &but, &actions])
         .map_err(|error| failure("could not read the foreign keys from the catalog", &error))?;
     let children = rows.iter().map(|row| Child {
         key: row.get(0),
@@ -115,6 +117,7 @@ fn children(tx: &mut Transaction, parents: &[u32], but: &[u32]) -> Result<Vec<Ch
         parent_columns: row.get(5),
         primary_key: row.get(6),
         parent: row.get(7),
+        cascades: row.get(8),
     });
     Ok(children.collect())
 }

@@ -17,6 +17,7 @@ mod compare;
 mod report;
 mod schema;
 mod steps;
+mod sweep;
 mod work;
 mod write;
 

@@ -162,14 +162,17 @@ pub fn create_gone_by_delta(tx: &mut Transaction, work: &Work) -> Result<()> {
     created.map_err(|error| failure(&format!("could not list what is gone from `{}`", work.name()), &error))
 }
 
-/// Inserts the rows of the delta table that the table does not have.
-pub fn insert_by_delta(tx: &mut Transaction, work: &Work) -> Result<u64> {
+/// Inserts the rows of the delta table that the table does not have, but those of `kept`, another table of such rows.
+pub fn insert_by_delta(tx: &mut Transaction, work: &Work, kept: Option<&str>) -> Result<u64> {
     let sql = Sql::new(&work.job, &work.columns);
     let columns = quoted_list("", &work.columns);
     let table = &work.job.table.quoted;
     let mut statement = format!("insert into {table} ({columns}) select {columns} from {} d", work.delta);
     if work.counts.before > 0 {
         statement.push_str(&format!(" where not exists (select from {table} t where {})", sql.same_key));
+    }
+    if let Some(kept) = kept {
+        statement.push_str(&format!(" and not exists (select from {kept} t where {})", sql.same_key));
     }
     let inserted = tx.execute(&statement, &[]);
     inserted.map_err(|error| failure(&format!("could not insert into `{}`", work.name()), &error))
@@ -235,17 +238,6 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
     let changed: Vec<String> = work.changed_columns.iter().map(|(name, _)| name.clone()).collect();
     let Work { delta, job, .. } = work;
     let table = &job.table.quoted;
-    let side = |row: &str| {
-        let members = changed.iter().map(|name| {
-            let column = quoted(name);
-            format!(
-                "case when row(t.{column})::record *<> row(d.{column})::record \
-                 then jsonb_build_object({}, {row}.{column}) else '{{}}' end",
-                literal(name)
-            )
-        });
-        members.collect::<Vec<_>>().join(" || ")
-    };
     // By other names: a part of the key may have changed too, to what is equal for the server.
     let new_name = |place: usize| quoted(&format!("mirror42 new {place}"));
     let members =
@@ -268,13 +260,45 @@ pub fn update(tx: &mut Transaction, work: &Work, run_id: &str) -> Result<u64> {
              select $1, $2, \"mirror42 key\", \"mirror42 old\", \"mirror42 new\" from differing)
          update {table} t set {assignments} from differing d where {same_key}",
         key = json_of("t", job.table.primary_key.iter()),
-        old = side("t"),
-        new = side("d"),
+        old = differing(work, "t"),
+        new = differing(work, "d"),
         same_key = sql.same_key,
         ledger = ledger_of(work),
         assignments = assignments.join(", "),
     );
     tx.execute(&statement, &[&run_id, &job.table.name]).map_err(failed)
+}
+
+/// Notes in the ledger how the rows of `rows`, which are not in their table for the moment, are to change; returns how many do.
+pub fn note_changes(tx: &mut Transaction, work: &Work, rows: &str, run_id: &str) -> Result<u64> {
+    let sql = Sql::new(&work.job, &work.columns);
+    let Some(differs) = &sql.differs else { return Ok(0) };
+    let statement = format!(
+        "insert into {ledger}.changes (run_id, table_name, key, old, new)
+         select $1, $2, {key}, {old}, {new} from {delta} d join {rows} t on {same_key} where {differs}",
+        ledger = ledger_of(work),
+        key = json_of("t", work.job.table.primary_key.iter()),
+        old = differing(work, "t"),
+        new = differing(work, "d"),
+        delta = work.delta,
+        same_key = sql.same_key,
+    );
+    let noted = tx.execute(&statement, &[&run_id, &work.job.table.name]);
+    noted.map_err(|error| failure(&format!("could not note what changes in `{}`", work.name()), &error))
+}
+
+/// SQL for those columns of `row` (`t` or `d`) that differ between the two, as an object.
+fn differing(work: &Work, row: &str) -> String {
+    let members = work.changed_columns.iter().map(|(name, _)| {
+        let column = quoted(name);
+        format!(
+            "case when row(t.{column})::record *<> row(d.{column})::record \
+             then jsonb_build_object({}, {row}.{column}) else '{{}}' end",
+            literal(name)
+        )
+    });
+    let members = members.collect::<Vec<_>>().join(" || ");
+    if members.is_empty() { "'{}'::jsonb".to_string() } else { members }
 }
 
 /// Takes the foreign keys off the tables that this transaction created, and returns the statement that puts them

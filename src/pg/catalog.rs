@@ -264,8 +264,18 @@ fn visit(
     }
     path.push(place);
     for key in keys.iter().filter(|key| key.child == tables[place].oid && !key.refers_to_itself()) {
-        if let Some(parent) = tables.iter().position(|table| table.oid == key.parent) {
+        let position = |oid: u32| tables.iter().position(|table| table.oid == oid);
+        if let Some(parent) = position(key.parent) {
             visit(parent, tables, keys, order, path)?;
+            continue;
+        }
+        // By way of a table that is none of these, as long as that is no circle: nothing of the order depends on it but what goes
+        // with what.
+        for parent in keys.iter().filter(|next| next.child == key.parent).filter_map(|next| position(next.parent)) {
+            let (mut with_it, mut along) = (order.clone(), path.clone());
+            if visit(parent, tables, keys, &mut with_it, &mut along).is_ok() {
+                *order = with_it;
+            }
         }
     }
     path.pop();
@@ -310,6 +320,14 @@ mod tests {
         let tables = [table(1, "links"), table(2, "projects"), table(3, "campuses")];
         let order = parents_first(&tables, &[key(1, 2), key(1, 3), key(2, 2), key(2, 9)]).unwrap();
         assert_eq!(order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn parents_by_way_of_another_table_come_first_where_they_can() {
+        let tables = [table(1, "c"), table(2, "a")];
+        assert_eq!(parents_first(&tables, &[key(1, 9), key(9, 2)]).unwrap(), [1, 0]);
+        assert_eq!(parents_first(&tables, &[key(1, 9), key(9, 2), key(2, 1)]).unwrap(), [0, 1]);
+        assert_eq!(parents_first(&tables, &[key(1, 9), key(9, 1)]).unwrap(), [0, 1]);
     }
 
     #[test]

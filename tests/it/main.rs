@@ -28,6 +28,7 @@ mod load_commit;
 mod load_crash;
 mod load_kills;
 mod load_refusals;
+mod load_sweep;
 mod load_values;
 mod load_ways;
 mod loadtest;
