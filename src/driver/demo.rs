@@ -1,10 +1,13 @@
 //! The whole mirror on this machine: the simulator as the API, the embedded server as the database.
 
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use clap::Args;
+use walkdir::{DirEntry, WalkDir};
 
 use super::child;
 use crate::cli::Context;
@@ -12,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::paths::Paths;
 use crate::pg::embedded;
+use crate::pipeline::Stage;
 
 /// The credentials that the simulator takes.
 const CLIENT_ID: &str = "sim-uid";
@@ -28,7 +32,7 @@ pub struct DemoArgs {
     /// The day after that of the last demo: rows are added, changed and removed
     #[arg(long, conflicts_with = "day")]
     next_day: bool,
-    /// Forget the demo: stop its database and remove its exports, data and state
+    /// Forget the demo: stop its database and remove its exports, data, logs and state; what was here before it stays
     #[arg(long, conflicts_with_all = ["quick", "day", "next_day"])]
     pub remove: bool,
 }
@@ -75,19 +79,20 @@ impl Setting {
 /// Starts all that the demo needs.
 pub fn set_up(context: &Context, args: &DemoArgs) -> Result<Setting> {
     let paths = &context.pipeline.paths;
-    let last_day = last_day(paths)?;
-    if last_day.is_none() && has_exports(context) {
-        return Err(Error::usage("this folder holds a mirror that is not the demo's")
-            .at(paths.exports().display().to_string())
-            .detail("The demo would put synthetic data in its place.")
-            .hint("Run the demo in another copy of the project."));
-    }
+    let marked = Mark::read(paths)?;
+    let mark = match &marked {
+        Some(mark) => mark.clone(),
+        None => {
+            refuse_foreign(context)?;
+            Mark { day: 0, before: files_of(context)? }
+        }
+    };
     let day = match (args.day, args.next_day) {
         (Some(day), _) => day,
-        (None, true) => last_day.map_or(0, |day| day + 1),
-        (None, false) => last_day.unwrap_or(0),
+        (None, true) => marked.map_or(0, |mark| mark.day + 1),
+        (None, false) => mark.day,
     };
-    files::write(&paths.demo(), format!("{day}\n").as_bytes())?;
+    Mark { day, ..mark }.write(paths)?;
     let database_url = embedded::started(paths)?.url();
     let mut options = vec!["--day".to_string(), day.to_string()];
     let manners = if args.quick { ["none", "none"] } else { ["2/1200", "realistic"] };
@@ -96,20 +101,95 @@ pub fn set_up(context: &Context, args: &DemoArgs) -> Result<Setting> {
     Ok(Setting { simulator: start_simulator(&options)?, database_url, limits, day })
 }
 
-/// The day of the last demo in this folder; none if there was none.
-fn last_day(paths: &Paths) -> Result<Option<u32>> {
-    let bytes = files::read_if_there(&paths.demo())?;
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().parse().unwrap_or(0)))
+/// What `.mirror42/demo` says: that the mirror in this folder is a demo's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    /// Of the last demo.
+    day: u32,
+    /// The files that were here before the first one, from the root.
+    before: BTreeSet<String>,
+}
+
+impl Mark {
+    /// None where there was no demo.
+    fn read(paths: &Paths) -> Result<Option<Mark>> {
+        let Some(bytes) = files::read_if_there(&paths.demo())? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
+        let day = lines.next().and_then(|day| day.trim().parse().ok()).ok_or_else(|| {
+            Error::failed("the demo's mark does not say its day")
+                .at(paths.shown(&paths.demo()))
+                .hint("Write a number into its first line, such as 0.")
+        })?;
+        Ok(Some(Mark { day, before: lines.map(str::to_string).collect() }))
+    }
+
+    fn write(&self, paths: &Paths) -> Result<()> {
+        let lines = self.before.iter().map(|name| format!("{name}\n"));
+        let text = std::iter::once(format!("{}\n", self.day)).chain(lines).collect::<String>();
+        files::write(&paths.demo(), text.as_bytes()).map(drop)
+    }
+}
+
+/// What is here must not be what a demo would put its own in the place of.
+fn refuse_foreign(context: &Context) -> Result<()> {
+    let paths = &context.pipeline.paths;
+    let is_made = |stage: &Stage| {
+        let name = &stage.name;
+        [paths.receipt(name), paths.all_json(name), paths.pages(name)].iter().any(|path| path.exists())
+    };
+    let (what, place) = match context.pipeline.stages.iter().any(is_made) {
+        true => ("mirror", paths.exports()),
+        false if !matches!(embedded::status(paths)?, embedded::Status::Absent) => ("database", paths.postgres()),
+        false => return Ok(()),
+    };
+    Err(Error::usage(format!("this folder holds a {what} that is not the demo's"))
+        .at(place.display().to_string())
+        .detail("The demo would put synthetic data in its place.")
+        .hint("Run the demo in another copy of the project."))
+}
+
+/// The files in the places where a demo puts its own, from the root: all but the database and the lock that is held now.
+fn files_of(context: &Context) -> Result<BTreeSet<String>> {
+    let paths = &context.pipeline.paths;
+    let mut found = BTreeSet::new();
+    for folder in folders(context) {
+        for entry in WalkDir::new(&folder).into_iter().filter_map(there) {
+            let entry =
+                entry.map_err(|cause| Error::failed(format!("could not read `{}`: {cause}", folder.display())))?;
+            if !entry.file_type().is_dir() && entry.path() != paths.run_lock() && is_ours(paths, entry.path()) {
+                found.insert(paths.shown(entry.path()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What was there, if it was.
+fn there(entry: walkdir::Result<DirEntry>) -> Option<walkdir::Result<DirEntry>> {
+    let is_gone = |error: &walkdir::Error| error.io_error().is_some_and(|cause| cause.kind() == ErrorKind::NotFound);
+    Some(entry).filter(|entry| !entry.as_ref().is_err_and(is_gone))
+}
+
+fn folders(context: &Context) -> Vec<PathBuf> {
+    let paths = &context.pipeline.paths;
+    let stages = context.pipeline.stages.iter().map(|stage| paths.stage(&stage.name));
+    stages.chain([paths.snapshots(), paths.logs(), paths.state()]).collect()
+}
+
+/// Whether a file in one of these folders can be a demo's: among the logs people keep notes of their own.
+fn is_ours(paths: &Paths, path: &Path) -> bool {
+    let has = |extension: &str| path.extension().is_some_and(|found| found == extension);
+    match (path.starts_with(paths.logs()), path.starts_with(paths.runs())) {
+        (false, _) => true,
+        (true, false) => has("log"),
+        (true, true) => has("json"),
+    }
 }
 
 /// A run that is no demo makes the mirror in this folder its own: no later demo may replace or remove it.
 pub fn leave(context: &Context) -> Result<()> {
     files::remove(&context.pipeline.paths.demo())
-}
-
-fn has_exports(context: &Context) -> bool {
-    let paths = &context.pipeline.paths;
-    context.pipeline.stages.iter().any(|stage| paths.receipt(&stage.name).exists())
 }
 
 fn start_simulator(options: &[String]) -> Result<Simulator> {
@@ -133,14 +213,36 @@ fn start_simulator(options: &[String]) -> Result<Simulator> {
 /// Forgets what demos made in this folder.
 pub fn remove(context: &Context) -> Result<()> {
     let paths = &context.pipeline.paths;
-    if last_day(paths)?.is_none() {
+    let Some(mark) = Mark::read(paths)? else {
         return Err(Error::usage("there is no demo in this folder").at(paths.root().display().to_string()));
-    }
+    };
     embedded::remove(paths)?;
-    for stage in &context.pipeline.stages {
-        files::remove_dir(&paths.stage(&stage.name))?;
+    // The mark last: a removal that is killed half way is gone on with.
+    for name in files_of(context)?.difference(&mark.before) {
+        let path = paths.root().join(name);
+        if path != paths.demo() {
+            files::remove(&path)?;
+        }
     }
-    files::remove(&paths.demo())
+    files::remove(&paths.demo())?;
+    files::remove(&paths.run_lock())?;
+    for folder in folders(context).into_iter().chain([paths.exports(), paths.data()]) {
+        for entry in WalkDir::new(&folder).contents_first(true).into_iter().flatten() {
+            if entry.file_type().is_dir() {
+                // One that is not empty stays.
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is to be told beside the state of a demo's mirror; none if it is none.
+pub fn note(paths: &Paths) -> Option<&'static str> {
+    paths.demo().exists().then_some(
+        "This is a demo: `mirror42 demo --next-day` goes a day on, `mirror42 demo --remove` forgets it, `mirror42 run` asks \
+         the API of pipeline.toml.",
+    )
 }
 
 /// What to do next, on the standard output.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::demo;
 use super::filters;
 use super::forced;
 use super::forecast;
@@ -58,6 +59,7 @@ pub fn plan(context: &Context, asked: &Asked, options: &Options) -> Result<()> {
         let span = span(ms.div_ceil(1000));
         cli::print(format_args!("extract and load: about {span}, as the last time"));
     }
+    demo::note(&context.pipeline.paths).into_iter().for_each(|note| cli::print(format_args!("{note}")));
     Ok(())
 }
 

@@ -30,6 +30,8 @@ pub enum Trust {
 pub struct Judge<'a> {
     pub pipeline: &'a Pipeline,
     trust: Trust,
+    /// The mirror here is a demo's, whose API has ended with it.
+    is_demo: bool,
     hashes: Hashes,
     receipts: HashMap<String, Rc<Known>>,
 }
@@ -53,7 +55,8 @@ impl Known {
 
 impl<'a> Judge<'a> {
     pub fn new(pipeline: &'a Pipeline, trust: Trust) -> Judge<'a> {
-        Judge { pipeline, trust, hashes: Hashes::open(&pipeline.paths), receipts: HashMap::new() }
+        let (is_demo, hashes) = (pipeline.paths.demo().exists(), Hashes::open(&pipeline.paths));
+        Judge { pipeline, trust, is_demo, hashes, receipts: HashMap::new() }
     }
 
     /// The files of this stage are others by now.
@@ -109,7 +112,10 @@ impl<'a> Judge<'a> {
     fn fetch_reason(&mut self, fetch: &Fetch, receipt: &FetchReceipt) -> Result<Option<Reason>> {
         let definition = self.pipeline.fetch_definition(fetch);
         if receipt.definition != definition {
-            return Ok(Some(changed(&receipt.definition, &definition)));
+            return Ok(Some(match changed(&receipt.definition, &definition) {
+                Reason::Changed { part } if self.is_demo && part == "address" => Reason::DemoOver,
+                reason => reason,
+            }));
         }
         if let Some(each) = &fetch.each
             && let Some(reason) = self.each_reason(each, receipt)?

@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::demo;
 use super::forced;
 use super::prometheus;
 use super::record::Record;
@@ -119,7 +120,10 @@ pub fn status(context: &Context, args: &StatusArgs, url: Option<&Secret>) -> Res
         // It is read by another user, at any time.
         Some(file) => drop(files::write(file, prometheus::text(&state).as_bytes())?),
         None if args.json => cli::print(format_args!("{}", serde_json::json!(state))),
-        None => state.print(),
+        None => {
+            state.print();
+            demo::note(&context.pipeline.paths).into_iter().for_each(|note| cli::print(format_args!("{note}")));
+        }
     }
     verdict
 }

@@ -24,6 +24,8 @@ pub enum Reason {
     Changed {
         part: String,
     },
+    /// Of a demo, whose API ends with it: it was fetched from another.
+    DemoOver,
     ProgramChanged,
     /// Among the inputs of a program.
     FileChanged {
@@ -149,6 +151,7 @@ impl fmt::Display for Reason {
             Reason::Forced => f.write_str("forced"),
             Reason::NeverFetched => f.write_str("never fetched whole"),
             Reason::NeverRun => f.write_str("never run"),
+            Reason::DemoOver => f.write_str("the demo's API runs no longer"),
             Reason::ProgramChanged => f.write_str("the program changed"),
             Reason::FileChanged { file } => write!(f, "{file} changed"),
             Reason::FileNew { file } => write!(f, "{file} is new"),
@@ -214,6 +217,7 @@ impl Reason {
             Reason::NeverFetched => "never-fetched",
             Reason::NeverRun => "never-run",
             Reason::NeverExtracted => "never-extracted",
+            Reason::DemoOver => "demo-over",
             Reason::ProgramChanged => "program-changed",
             Reason::FileChanged { .. } => "file-changed",
             Reason::FileNew { .. } => "file-new",

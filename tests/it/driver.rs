@@ -480,16 +480,38 @@ fn the_demo_does_all_of_it_on_this_machine_and_can_be_forgotten() {
         .file("pipeline.toml", include_str!("../../pipeline.toml"))
         .file("schema.sql", include_str!("../../schema.sql"));
     crate::space::watch(space.path());
+    // What is here already stays.
+    let notes = ["logs/notes.txt", "logs/old.log", "exports/01_cursus/notes", ".mirror42/mine"];
+    notes.into_iter().for_each(|file| space.write(file, "mine"));
     let outcome = space.run("mirror42", &["demo", "--quick"]);
     succeed(&outcome);
     assert!(outcome.stdout.contains("35,654 rows in 8 tables, 35,654 changed, 0 orphans dropped, all checks passed"));
     let outcome = space.run("mirror42", &["demo", "--quick", "--next-day"]);
     succeed(&outcome);
-    assert!(outcome.stdout.contains("That was day 1 "), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("That was day 1 ") && outcome.stdout.contains("crontab install"),
+        "{}",
+        outcome.stdout
+    );
+    for verb in ["plan", "status"] {
+        let told = space.run("mirror42", &[verb]).stdout;
+        assert!(told.contains("the demo's API runs no longer") && !told.contains("address"), "{told}");
+        assert!(told.contains("\nThis is a demo: `mirror42 demo --next-day` goes a day on, "), "{told}");
+    }
     let count = space.run("mirror42", &["db", "psql", "--", "-Atc", "select count(*) from campuses"]);
     assert_eq!(count.stdout, "54\n", "{}", count.stderr);
     succeed(&space.run("mirror42", &["demo", "--remove"]));
-    assert!(!space.paths().postgres().exists() && !space.paths().stage("01_cursus").exists());
+    let left = walkdir::WalkDir::new(space.path()).sort_by_file_name().into_iter().flatten();
+    let left = left.filter(|entry| !entry.file_type().is_dir()).map(|entry| space.paths().shown(entry.path()));
+    let mut expected = [&notes[..], &["pipeline.toml", "schema.sql"]].concat();
+    expected.sort_unstable();
+    assert_eq!(left.filter(|path| path != ".mirror42/run.lock").collect::<Vec<_>>(), expected);
+    assert!(!space.paths().data().exists() && !space.paths().runs().exists());
     let outcome = space.run("mirror42", &["demo", "--remove"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""));
+    // A database that no demo has made is not one's to remove.
+    succeed(&space.run("mirror42", &["db", "start"]));
+    let outcome = space.run("mirror42", &["demo", "--quick"]);
+    let told = "mirror42: error: this folder holds a database that is not the demo's\n";
+    assert!(outcome.code == Some(2) && outcome.stderr.starts_with(told), "{outcome:?}");
 }

@@ -226,6 +226,44 @@ fn every_way_to_page_is_seen() {
 }
 
 #[test]
+fn what_the_second_page_shows_and_what_was_assumed_is_told() {
+    let ids = |from: u64| json!([{ "id": from }, { "id": from + 1 }]);
+    let server = Server::start("127.0.0.1:0", move |path| {
+        let next = format!("<{}?page=2>; rel=\"next\"", path.split('?').next().unwrap());
+        let first = Reply::json(ids(1).to_string()).with("X-Total", 4).with("Link", next);
+        match (path.split('?').next().unwrap(), param(path, "page")) {
+            ("/stuck", _) | ("/barred", None) => first,
+            ("/empty", None) => first,
+            ("/empty", _) => Reply::json("[]"),
+            ("/both", _) => Reply::json(json!({ "count": 2, "items": ids(1), "both": ids(7) }).to_string()),
+            ("/silent", None) => Reply::json(ids(1).to_string()),
+            _ => Reply { status: 404, ..Reply::json("{\"error\":\"no such page\"}") },
+        }
+    });
+    let names = ["stuck", "barred", "empty", "both", "silent"];
+    let urls = names.map(|name| format!("http://{}/{name}", server.address));
+    let printed = init(&space(), &server.address, &urls.each_ref().map(String::as_str));
+    let told: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("- ")).collect();
+    let refused = "it answered 404 application/json: no such page";
+    assert_eq!(
+        told,
+        [
+            "`stuck`: its second page, `/stuck?page=2`, has the records of the first; check its paging.",
+            &format!(
+                "`barred`: its second page, `/barred?page=2`, could not be looked at: could not fetch \
+                 `http://HOST/barred?page=2`: {refused}; check its paging."
+            ),
+            "`empty`: its second page, `/empty?page=2`, is empty; check its paging.",
+            "`both`: its records are taken from `.both[]`; `.items[]` has objects too.",
+            &format!(
+                "`silent`: whether there are more pages could not be found out: could not fetch \
+                 `http://HOST/silent?page=2`: {refused}."
+            ),
+        ]
+    );
+}
+
+#[test]
 fn every_word_of_sql_and_every_odd_name_may_be_a_member() {
     let space = space();
     let mut words = rows(&mut space.client(), "select word from pg_get_keywords() order by word");

@@ -199,7 +199,8 @@ fn whatever_is_edited_is_told_and_what_had_to_is_made_again() {
     edited(&space, ["01_campus has other records", waits], || {});
     // What is read of nothing else than files never grows old; what names an age does.
     space.write("pipeline.toml", &format!("{text}max_age = \"0s\"\n"));
-    assert_eq!(plan(&space, "03_speakers"), ["last run 0 s ago, max_age 0 s", waits]);
+    let [old, after] = plan(&space, "03_speakers");
+    assert!(old.starts_with("last run ") && old.ends_with(" s ago, max_age 0 s") && after == waits, "{old}, {after}");
     assert_eq!(server.requests(), 1, "nothing was asked of the API but the first time");
 }
 

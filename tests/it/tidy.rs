@@ -54,7 +54,7 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("tokio_postgres_rustls", &["pg"]),
     ("toml", &["pipeline", "simulate"]),
     ("ureq", &["api"]),
-    ("walkdir", &["rotate"]),
+    ("walkdir", &["driver", "rotate"]),
 ];
 
 /// The crates that are the language of the house, or of its tests.

@@ -1,8 +1,8 @@
 //! The verb `init`: a new pipeline folder for another API, proposed from what it answers.
 //!
 //! Nothing is asked twice that one answer tells, and nothing is written unless all of it can be: a first answer shows
-//! where the records are and how they are paged, a second one of the size that a fetch will ask for shows more of them
-//! ([`index`]). What it writes is meant to be edited, but works as it is.
+//! where the records are and how they are paged, a second page whether that leads to others, and one of the size that a fetch
+//! will ask for shows more of them ([`index`]). What cannot be found out is told. What it writes is meant to be edited, but works as it is.
 
 mod ask;
 mod index;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::{self, Common};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files;
 use crate::pipeline::{self, Pipeline};
 use ask::Draft;
@@ -195,6 +195,7 @@ fn tell(file: &Path, root: &Path, access: &Access, indexes: &[Index]) {
     ));
     for index in indexes {
         let (table, null) = (&index.table, index.always_null());
+        index.notes.iter().for_each(|note| cli::print(format_args!("- `{table}`: {}.", printable(note))));
         if !null.is_empty() {
             cli::print(format_args!(
                 "- `{table}`: null in every record, so jsonb until you know: {}.",

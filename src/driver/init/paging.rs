@@ -1,10 +1,10 @@
 //! How an index is paged, told by its answers.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
 use super::names::{step, toml};
-use crate::driver::sample::Sample;
+use crate::driver::sample::{Sample, with_parameter};
 
 /// Parameters of many APIs. Those of a page's number, …
 const PAGE: [&str; 7] = ["page", "p", "_page", "page_number", "pageNumber", "page[number]", "pageno"];
@@ -239,6 +239,16 @@ fn is_address(text: &str) -> bool {
     text.contains("://") || (text.starts_with(['/', '?']) && text.contains('?'))
 }
 
+/// The path of an address of the server that `path` is of; one of parameters alone is that path's.
+fn path_of(address: &str, path: &str) -> String {
+    let rest =
+        address.split_once("://").map_or(address, |(_, rest)| &rest[rest.find(['/', '?']).unwrap_or(rest.len())..]);
+    match rest.strip_prefix('?') {
+        Some(query) => format!("{}?{query}", path.split('?').next().unwrap_or(path)),
+        None => rest.to_string(),
+    }
+}
+
 /// The parameters of an address.
 fn parameters(address: &str) -> Vec<(String, String)> {
     let query = address.split_once('?').map_or("", |(_, query)| query);
@@ -251,6 +261,35 @@ fn decoded(text: &str) -> String {
 }
 
 impl Paging {
+    /// The path of the second page; none if there is none, or nothing tells of it. `count` records are on the first.
+    pub fn second(&self, first: &Sample, path: &str, count: u64) -> Option<String> {
+        if self.total_of(first).is_some_and(|total| total <= count) {
+            return None;
+        }
+        match &self.style {
+            Style::PageNumber { param, first } => Some(with_parameter(path, param, first + 1)),
+            Style::Offset { param } => Some(with_parameter(path, param, count)),
+            Style::LinkHeader => Some(path_of(first.next_link.as_deref()?, path)),
+            Style::Cursor { param, .. } => match next_in(&first.body())?.1 {
+                Value::String(text) if is_address(&text) => Some(path_of(&text, path)),
+                Value::String(text) if !text.is_empty() => {
+                    let encoded = utf8_percent_encode(&text, NON_ALPHANUMERIC);
+                    Some(with_parameter(path, param, encoded))
+                }
+                Value::Number(number) => Some(with_parameter(path, param, number)),
+                _ => None,
+            },
+            Style::None => None,
+        }
+    }
+
+    /// So many records are there in all, as this answer has it.
+    pub fn total_of(&self, sample: &Sample) -> Option<u64> {
+        let name = self.total.as_ref()?;
+        let in_body = || places(&sample.body(), &TOTALS).into_iter().find(|(place, _)| place == name)?.1.as_u64();
+        sample.number(&name.to_ascii_lowercase()).or_else(in_body)
+    }
+
     pub fn is_paged(&self) -> bool {
         self.style != Style::None
     }
@@ -387,5 +426,13 @@ mod tests {
         assert_eq!(without_page("/a?x=1&page=2&per_page=5&page%5Bsize%5D=3"), "/a?x=1");
         assert_eq!(without_page("/a?page=2"), "/a");
         assert_eq!(without_page("/a?"), "/a");
+    }
+
+    #[test]
+    fn the_second_page_is_where_the_first_says() {
+        assert_eq!(path_of("http://h:1/v1/books?page=2", "/books"), "/v1/books?page=2");
+        assert_eq!(path_of("/books?after=x", "/books?a=b"), "/books?after=x");
+        assert_eq!(path_of("?page=2", "/books?a=b"), "/books?page=2");
+        assert_eq!(path_of("http://h?x=y", "/books"), "/books?x=y");
     }
 }

@@ -57,11 +57,11 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
-/// The path of the records in a body; `index` is what the index is called.
-pub fn place(body: &Value, index: &str) -> Result<String, String> {
+/// The paths where the records of a body can be, the likeliest first; `index` is what the index is called.
+pub fn places(body: &Value, index: &str) -> Result<Vec<String>, String> {
     let object = match body {
         Value::Array(elements) if elements.is_empty() => return Err("the answer has no records".to_string()),
-        Value::Array(elements) if elements.iter().all(Value::is_object) => return Ok(".[]".to_string()),
+        Value::Array(elements) if elements.iter().all(Value::is_object) => return Ok(vec![".[]".to_string()]),
         Value::Array(_) => return Err("the elements of the answer are not objects".to_string()),
         Value::Object(object) => object,
         _ => return Err("the answer is neither an array nor an object".to_string()),
@@ -88,8 +88,12 @@ pub fn place(body: &Value, index: &str) -> Result<String, String> {
     });
     match lists.first() {
         Some((_, _, Value::Array(elements))) if elements.is_empty() => Err("the answer has no records".to_string()),
-        Some((path, ..)) => Ok(format!("{path}[]")),
-        None => Ok(".".to_string()),
+        Some(_) => {
+            let lists =
+                lists.iter().filter(|(.., value)| value.as_array().is_some_and(|elements| !elements.is_empty()));
+            Ok(lists.map(|(path, ..)| format!("{path}[]")).collect())
+        }
+        None => Ok(vec![".".to_string()]),
     }
 }
 
@@ -279,7 +283,10 @@ mod tests {
 
     #[test]
     fn records_are_found_in_what_is_around_them() {
-        let of = |body: &str| place(&serde_json::from_str(body).unwrap(), "books");
+        let all = |body: &str| places(&serde_json::from_str(body).unwrap(), "books");
+        let of = |body: &str| all(body).map(|places| places[0].clone());
+        let two = r#"{"page":1,"items":[{"id":1}],"books":[{"id":1}],"none":[]}"#;
+        assert_eq!(all(two).unwrap(), [".books[]", ".items[]"]);
         assert_eq!(of(r#"[{"id":1}]"#).unwrap(), ".[]");
         assert_eq!(of(r#"{"count":1,"next":null,"results":[{"id":1}]}"#).unwrap(), ".results[]");
         assert_eq!(of(r#"{"total":9,"volumes":[{"id":1}],"odd":[1]}"#).unwrap(), ".volumes[]");
