@@ -60,9 +60,10 @@ impl Counts {
     }
 }
 
-/// A name for a load that no other has: its time and its process.
+/// A name for a load that no other has: its time, to the millisecond, and its process. Names are in the order of time: processes
+/// alone, within one second, are not, since their numbers begin anew.
 pub fn new_run_id() -> String {
-    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id())
+    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ"), std::process::id())
 }
 
 /// A statement of ours on the ledger that stands in `schema`. In the files under `src/sql/`, which psql can run as they
@@ -240,6 +241,17 @@ pub(super) fn read_failed(error: &postgres::Error, schema: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_a_run_tells_its_time_to_the_millisecond() {
+        let id = new_run_id();
+        let (time, process) = id.split_once("Z-").unwrap();
+        assert_eq!(
+            (time.len(), process),
+            ("20261125T031745682".len(), std::process::id().to_string().as_str()),
+            "{id}"
+        );
+    }
 
     #[test]
     fn the_ledger_may_stand_in_another_schema() {
