@@ -233,6 +233,20 @@ fn patiently(space: &Space) -> Client {
     }
 }
 
+/// A session on the server once it has none of a loader. A server that has lost a process ends the sessions of all when it
+/// notices, one that has just begun too.
+fn when_settled(connect: impl Fn() -> Client) -> Client {
+    let loaders = "select from pg_stat_activity where application_name = 'mirror42-load'";
+    let mut settled = None;
+    crate::space::wait_until("the loader's session has ended", || {
+        let mut client = connect();
+        let none = client.query(loaders, &[]).is_ok_and(|rows| rows.is_empty());
+        settled = none.then_some(client);
+        none
+    });
+    settled.unwrap()
+}
+
 /// Kills the loader, the server's process for it, or the whole server, at random moments of loads.
 fn kill_at_random(kills: usize) {
     let space = Space::new().file("pipeline.toml", PIPELINE).file("schema.sql", SCHEMA);
@@ -272,9 +286,7 @@ fn kill_at_random(kills: usize) {
         }
         loader.wait().unwrap();
         drop(watcher);
-        let mut client = connect();
-        let gone = "select 1 from pg_stat_activity where application_name = 'mirror42-load'";
-        crate::space::wait_until("the loader's session has ended", || rows(&mut client, gone).is_empty());
+        let mut client = when_settled(connect);
         new += usize::from(check(
             &mut client,
             &nights.seen[at],
