@@ -6,7 +6,7 @@
 
 mod held;
 
-pub use held::held_by;
+pub use held::{held_by, holder};
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, Write};

@@ -127,6 +127,7 @@ impl Told {
             return None;
         };
         if let Some(event) = object.remove("progress") {
+            // One of another form shows nothing; what comes of the step does not hang on it.
             return serde_json::from_value(event).ok().map(|event| Message::Progress(number, event));
         }
         if let Some(error) = object.remove("error") {

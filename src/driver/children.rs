@@ -177,6 +177,7 @@ impl<T> Drop for Children<T> {
 impl<T> Running<T> {
     /// Takes in its end if it has ended, and makes it end if it is time.
     fn look(&mut self, now: Instant) {
+        // It fails only for a child that was waited for already, which nobody else does.
         if self.status.is_none()
             && let Ok(Some(status)) = self.child.try_wait()
         {

@@ -157,7 +157,7 @@ fn has_what_it_needs(context: &Context, name: &str, made: &[String]) -> Result<(
             true => (paths.pages(needed), "the pages"),
             false => (paths.all_json(needed), "the export"),
         };
-        if !path.exists() {
+        if !path.try_exists().map_err(|cause| Error::io("look for", &path, &cause))? {
             return Err(Error::failed(format!("{what} of `{needed}`, which stage `{name}` needs, cannot be found"))
                 .at(paths.shown(&path))
                 .hint(format!("Run `mirror42 run {name}` without `--only`, which makes them.")));

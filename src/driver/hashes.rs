@@ -59,7 +59,7 @@ impl Hashes {
     /// What the last process has remembered.
     pub fn open(paths: &Paths) -> Hashes {
         let file = paths.hashes();
-        // What cannot be read, or is no UTF-8, only costs time.
+        // What cannot be read, or is no UTF-8, only costs time; the next save puts another in its place, or says why not.
         let known = fs::read_to_string(&file).ok().and_then(|text| parse(&text)).unwrap_or_default();
         Hashes { file, root: paths.root().to_path_buf(), known, learnt: false }
     }

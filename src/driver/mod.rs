@@ -21,6 +21,7 @@ mod graph;
 mod hashes;
 mod hooks;
 mod init;
+mod job;
 mod loaded;
 mod loadtest;
 mod nightly;

@@ -42,7 +42,7 @@ struct Plan<'a> {
 pub fn plan(context: &Context, asked: &Asked, options: &Options) -> Result<()> {
     let plan = Plan::make(context, asked, options)?;
     if asked.json {
-        cli::print(format_args!("{}", serde_json::to_string_pretty(&plan.json(context)).unwrap_or_default()));
+        cli::print(format_args!("{:#}", plan.json(context)));
         return Ok(());
     }
     let mut table = table(&["Stage", "Fetch or run", "Extract", "Requests"], 3..4);

@@ -92,6 +92,9 @@ pub fn run<'a>(
                     failures.load_was_killed();
                 }
             }
+            Err(error) if options.keep_going && error.kind() == Kind::Failed && schedule.part(&job) => {
+                log::info!("stages that were extracted together are tried one by one: {}", error.message());
+            }
             Err(error) => {
                 // What else is under way is let finish: its work is kept.
                 if runner.children.len() > 0 && !options.keep_going {

@@ -21,10 +21,9 @@ impl RunLock {
         let owner = format!("`mirror42 {verb}`, process {}, since {}", std::process::id(), logs::now());
         let last_owner = files::read_if_there(&path)?.unwrap_or_default();
         let Some(lock) = Lock::try_with_owner(&path, &owner)? else {
-            let owner = std::fs::read_to_string(&path).unwrap_or_default();
             return Err(Error::locked("another run is under way")
                 .at(path.display().to_string())
-                .detail(format!("It is {owner}.")));
+                .detail(files::holder(&path)));
         };
         if !last_owner.is_empty() {
             sweep(context)?;

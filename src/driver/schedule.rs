@@ -16,30 +16,9 @@ use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, Secret, Source, Stage};
 
 pub use super::forecast::forecast;
+pub use super::job::Job;
 pub use super::targets::{Fetching, Reach, Targets};
 pub use super::verdict::Decided;
-
-/// What one child process is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Job {
-    Fetch(String),
-    /// The program of a stage.
-    Exec(String),
-    /// Stages of one source.
-    Extract(Vec<String>),
-    Load,
-    Validate,
-}
-
-impl Job {
-    pub fn stages(&self) -> &[String] {
-        match self {
-            Job::Fetch(name) | Job::Exec(name) => std::slice::from_ref(name),
-            Job::Extract(names) => names,
-            Job::Load | Job::Validate => &[],
-        }
-    }
-}
 
 /// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +44,8 @@ struct Node<'a> {
     fetch: Step,
     extract: Step,
     force: bool,
+    /// Its extract shares a process with no other's.
+    alone: bool,
     /// It is to be fetched, by a later run if not by this one.
     owed: Option<Owed>,
     /// Steps that must be done before these two can be decided.
@@ -133,6 +114,7 @@ impl<'a> Schedule<'a> {
                 fetch: if has_pages { Step::Pending } else { Step::Done },
                 extract: Step::Pending,
                 force: false,
+                alone: false,
                 owed: None,
                 fetch_waits_for: 0,
                 extract_waits_for: 0,
@@ -318,6 +300,19 @@ impl<'a> Schedule<'a> {
         true
     }
 
+    /// Extracts that have failed together are to be tried one by one: not all of them need be at fault. Whether there are
+    /// others than one.
+    pub fn part(&mut self, job: &Job) -> bool {
+        let Job::Extract(names) = job else { return false };
+        let at: Vec<usize> = names.iter().filter_map(|name| self.index.get(name.as_str()).copied()).collect();
+        let are_several = at.len() > 1;
+        for at in at.into_iter().filter(|_| are_several) {
+            (self.nodes[at].extract, self.nodes[at].alone) = (Step::Pending, true);
+            self.ready_extracts.insert(at);
+        }
+        are_several
+    }
+
     /// A job has ended well.
     pub fn finish(&mut self, job: &Job) {
         match job {
@@ -417,12 +412,13 @@ impl<'a> Schedule<'a> {
     }
 
     fn next_extract(&mut self) -> Result<Option<Job>> {
-        let mut source_of_job = None;
+        let (mut source_of_job, mut is_alone) = (None, false);
         let mut names = Vec::new();
         let mut others = Vec::new();
         while let Some(at) = self.ready_extracts.pop_first() {
-            let Node { stage, source, .. } = self.nodes[at];
-            if source_of_job.is_some_and(|name| name != source) {
+            let Node { stage, source, alone, .. } = self.nodes[at];
+            let has_company = source_of_job.is_some_and(|name| name != source || alone || is_alone);
+            if has_company {
                 others.push(at);
                 continue;
             }
@@ -441,7 +437,7 @@ impl<'a> Schedule<'a> {
                 continue;
             }
             self.nodes[at].extract = Step::Running;
-            source_of_job = Some(source);
+            (source_of_job, is_alone) = (Some(source), alone);
             names.push(stage.name.clone());
         }
         self.ready_extracts.extend(others);

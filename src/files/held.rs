@@ -22,6 +22,16 @@ pub fn held_by(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// Who holds a lock that could not be had, as a sentence.
+pub fn holder(path: &Path) -> String {
+    match std::fs::read_to_string(path) {
+        // It is written a moment after the lock is taken.
+        Ok(owner) if owner.is_empty() => "It has not said yet what it is.".to_string(),
+        Ok(owner) => format!("It is {owner}."),
+        Err(cause) => format!("What it is could not be read: {cause}."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +44,8 @@ mod tests {
         assert_eq!(held_by(&path).unwrap(), None);
         let lock = Lock::try_with_owner(&path, "me").unwrap();
         assert_eq!(held_by(&path).unwrap().as_deref(), Some("me"));
+        assert_eq!(holder(&path), "It is me.");
+        assert_eq!(holder(folder.path()), "What it is could not be read: Is a directory (os error 21).");
         drop(lock);
         assert_eq!(held_by(&path).unwrap(), None);
     }

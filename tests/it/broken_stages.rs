@@ -107,10 +107,25 @@ fn a_filter_that_does_not_compile_keeps_nothing_else_from_being_made() {
     assert!(reason == "broken" && text.starts_with("the jq filter of stage `2_names` "), "{reason}: {text}");
     assert_eq!(plan(&space, "4_things", "extract"), (String::new(), "current".to_string()));
 
+    // So is one that fails at a record, though those beside it are extracted with it.
+    edit(&space, "{id, name: .name", "error(\"no\")");
+    for stage in ["1_owners", "2_names", "3_lengths"] {
+        for file in [space.paths().receipt(stage), space.paths().all_json(stage)] {
+            // Those that were not made have none.
+            let _ = fs::remove_file(file);
+        }
+    }
+    let outcome = space.run("mirror42", &["run", "-q", "--keep-going"]);
+    let message = told(&outcome, 1);
+    assert!(message.starts_with("mirror42: error: the jq filter of stage `2_names` "), "{message}");
+    assert!(message.contains(&format!("  detail: Not up to date: 2_names, 3_lengths.\n{NOT_LOADED}")), "{message}");
+    assert_eq!((made(&space), server.requests()), (vec!["1_owners", "4_things", "5_own"], 3));
+    edit(&space, "error(\"no\")", "{id, name: .name");
+
     // Mended, it is made from the pages that are here.
     edit(&space, "{id, name: .name", "{id, name: .name}");
     succeed(&space.run("mirror42", &["run", "-q"]));
-    assert_eq!((made(&space).len(), server.requests()), (5, 2));
+    assert_eq!((made(&space).len(), server.requests()), (5, 3));
 }
 
 #[test]

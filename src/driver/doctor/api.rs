@@ -142,7 +142,7 @@ fn of_quota(left: Option<u32>, per_hour: Option<u32>, last: u64) -> Finding {
     Finding::warning("quota", found).hint("A run waits for the next hour: see `mirror42 plan`, or begin it later.")
 }
 
-/// What cannot be read, other checks tell.
+/// An estimate: of a receipt that cannot be read, `plan` and the next run tell.
 fn requests_of_last_fetches(pipeline: &Pipeline) -> u64 {
     let receipts = pipeline.stages.iter().filter_map(|stage| Receipt::read(&pipeline.paths, &stage.name).ok()?);
     receipts.filter_map(|receipt| receipt.fetch).map(|fetch| fetch.requests).sum()

@@ -1,5 +1,6 @@
 //! Whether something runs the mirror every night: the user's crontab, the system's, systemd's units.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,17 +9,21 @@ use super::{Finding, Patient};
 pub fn check(patient: &Patient) -> Finding {
     let root = patient.paths.root();
     let folder = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
-    let found = places(&folder).into_iter().find(|(_, text)| runs(text, &folder));
+    let (places, unread) = places(&folder);
+    let found = places.into_iter().find(|(_, text)| runs(text, &folder));
     match found {
         Some((place, _)) => Finding::ok("cron", format!("{place} runs this folder")),
-        None => Finding::warning("cron", format!("nothing runs `{}` every night", folder.display()))
-            .hint("Run `mirror42 crontab install`, or `mirror42 systemd install`."),
+        None => {
+            let unread = unread.iter().map(|what| format!("; could not read {what}")).collect::<String>();
+            Finding::warning("cron", format!("nothing runs `{}` every night{unread}", folder.display()))
+                .hint("Run `mirror42 crontab install`, or `mirror42 systemd install`.")
+        }
     }
 }
 
-/// Where a timetable may be, and its text.
-fn places(folder: &Path) -> Vec<(String, String)> {
-    let mut places = Vec::new();
+/// Where a timetable may be, and its text; and what could not be read of them, with the cause.
+fn places(folder: &Path) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut places, mut unread) = (Vec::new(), Vec::new());
     // That there is no such program, or no table, is no fault.
     let own = Command::new("crontab").arg("-l").stdin(Stdio::null()).stderr(Stdio::null()).output();
     if let Ok(output) = own
@@ -30,16 +35,23 @@ fn places(folder: &Path) -> Vec<(String, String)> {
     let of_user = home.map(|home| home.join(".config/systemd/user"));
     let mut files = vec![PathBuf::from("/etc/crontab")];
     for folder in ["/etc/cron.d", "/etc/systemd/system"].into_iter().map(PathBuf::from).chain(of_user) {
-        let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
-        files.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
+        match std::fs::read_dir(&folder) {
+            Ok(entries) => {
+                files.extend(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_file()));
+            }
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            Err(cause) => unread.push(format!("`{}`: {cause}", folder.display())),
+        }
     }
     files.retain(|file| !file.starts_with(folder));
     for file in files {
-        if let Ok(text) = std::fs::read_to_string(&file) {
-            places.push((format!("`{}`", file.display()), text));
+        match std::fs::read(&file) {
+            Ok(bytes) => places.push((format!("`{}`", file.display()), String::from_utf8_lossy(&bytes).into_owned())),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            Err(cause) => unread.push(format!("`{}`: {cause}", file.display())),
         }
     }
-    places
+    (places, unread)
 }
 
 /// Whether a line that is no comment names the folder and a program of ours.

@@ -58,6 +58,7 @@ fn unfit(patient: &Patient, folder: &Path) -> Option<Finding> {
 }
 
 fn others_can_read(patient: &Patient, token: &Path) -> Option<Finding> {
+    // Nobody reads one that is not there; that the folder cannot be entered is told already.
     let mode = std::fs::metadata(token).ok()?.permissions().mode() & 0o7777;
     (mode & 0o077 != 0).then(|| {
         let found = format!("others can read `{}` (mode {mode:04o})", patient.paths.shown(token));
@@ -83,6 +84,7 @@ pub fn disk(patient: &Patient) -> Finding {
 
 fn size_of_exports(patient: &Patient) -> u64 {
     let Ok(pipeline) = &patient.pipeline else { return 0 };
+    // An estimate: of a receipt that cannot be read, `plan` and the next run tell.
     let receipts = pipeline.stages.iter().filter_map(|stage| Receipt::read(&patient.paths, &stage.name).ok()?);
     let size = |receipt: Receipt| {
         receipt.fetch.map_or(0, |fetch| fetch.size_bytes) + receipt.extract.map_or(0, |extract| extract.size_bytes)

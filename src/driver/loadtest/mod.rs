@@ -13,7 +13,7 @@ pub use place::guard;
 
 use crate::cli::{self, Common, Context, NightArgs};
 use crate::error::{Error, Result};
-use crate::files::Lock;
+use crate::files::{self, Lock};
 use crate::log as logs;
 use crate::pipeline::Secret;
 use measure::Plan;
@@ -64,8 +64,5 @@ fn lock(context: &Context) -> Result<Lock> {
     if let Some(lock) = Lock::try_with_owner(&path, &owner)? {
         return Ok(lock);
     }
-    let owner = std::fs::read_to_string(&path).unwrap_or_default();
-    Err(Error::locked("another load test is under way")
-        .at(path.display().to_string())
-        .detail(format!("It is {owner}.")))
+    Err(Error::locked("another load test is under way").at(path.display().to_string()).detail(files::holder(&path)))
 }
