@@ -56,11 +56,21 @@ mutant 'the order of an export is not looked at' src/diff/source.rs \
     'return Err(Stop::Doubt(format!("line {line} is not in the order of the key")));' 'let _ = line;'
 mutant 'deletions are not noted' src/load/write.rs 'to_jsonb(gone), {} from gone"' 'to_jsonb(gone), {} from gone where false"'
 mutant 'every row is written again' src/diff/mod.rs 'if old == new {' 'if old == new && old.is_empty() {'
-mutant 'deletions come first' src/load/apply.rs 'match in_order(Order::PruneLast' 'match in_order(Order::PruneFirst'
 mutant 'members of a jsonb stay in their order' src/codec/jsonb.rs \
     'members.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));' ''
 mutant 'a dry run commits' src/load/mod.rs 'tx.rollback().map_err' 'tx.commit().map_err'
 mutant 'a failed check is passed over' src/load/steps.rs 'return Err(offenders.error(&check));' 'let _ = offenders;'
 mutant 'each table is its own transaction' src/load/apply.rs 'write_one(order, tx, differ, work, run_id, phases)?;' 'write_one(order, tx, differ, work, run_id, phases)?; let _ = tx.batch_execute("commit; begin");'
+mutant 'a conflict at the commit is final' src/load/mod.rs 'if error.kind() == Kind::Conflict =>' 'if error.kind() == Kind::Conflict && !error.message().contains("commit") =>'
+mutant 'a conflict at the commit leaves the shield up' src/load/mod.rs 'Some(severity) if is_refusal(severity) => failed' 'Some(severity) if is_refusal(severity) => { shield.keep(); failed }'
+mutant 'the isolation is that of the role' src/load/mod.rs 'client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()' '{ let _ = IsolationLevel::ReadCommitted; client.build_transaction().start() }'
+mutant 'deferred constraints wait for the commit' src/load/steps.rs 'tx.batch_execute("set constraints all immediate")' 'tx.batch_execute("select")'
+mutant 'what is swept away is not put back' src/load/sweep.rs 'if any.map_err(|error| failed(&child.name)(&error))?.get(0) {' 'if any.map_err(|error| failed(&child.name)(&error))?.get::<_, bool>(0) && false {'
+mutant 'what hangs on a row that is swept away is lost' src/load/sweep.rs 'parents.push(kept(key.parent));' ''
+mutant 'rows are swept away by unknown keys' src/load/apply.rs 'sweep::check(tx, all)?;' ''
+mutant 'other bytes of a key are the same' src/diff/plain.rs 'key.contains(name) && binary.is_some_and(Binary::is_ordered)' 'key.contains(name) && (binary.is_none() || binary.is_some())'
+mutant 'keys of a table to itself are looked at one by one' src/diff/mod.rs 'if other.name != key.name {' 'if false && other.name != key.name {'
+mutant 'only keys that are known here have orphans' src/diff/orphans.rs 'if job.parents.iter().all(is_known) {' 'if job.parents.iter().all(is_known) || true {'
+mutant 'minutes with a fraction are hours' src/codec/time.rs "[b'.', ..] => return None," ''
 
 [ "$survived" -eq 0 ] || { echo "$survived mutants survived" >&2; exit 1; }

@@ -3,8 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::strings::{Policy, Unstorable, cleaned, unescaped};
-use super::{Remedy, Wrong, wrong_string, wrong_value};
-use crate::pg::catalog::{Column, Kind};
+use super::{Remedy, SHOWN_CHARS, Wrong, wrong_string, wrong_value};
+use crate::error::excerpt;
+use crate::pg::catalog::{Column, Element, Kind};
 
 pub fn write(raw: &str, column: &Column, policy: &Policy, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let unfit = |remedy| Err(wrong_value(raw, column, &format!("does not fit {}", column.type_name), remedy));
@@ -17,15 +18,27 @@ pub fn write(raw: &str, column: &Column, policy: &Policy, out: &mut Vec<u8>) -> 
         (Some(b'n'), _) => out.extend_from_slice(b"\\N"),
         (_, Kind::Json) => escape(&cleaned(bytes, policy).map_err(bad)?, out),
         (Some(b'"'), _) => escape(&unescaped(&bytes[1..bytes.len() - 1], policy).map_err(bad)?, out),
-        (Some(b'['), Kind::Array) => {
+        (Some(b'['), Kind::Array(element)) => {
             let mut literal = Vec::new();
-            array(raw, policy, &mut literal).map_err(bad)?;
+            array(raw, element, policy, &mut literal).map_err(|bad| match bad {
+                BadElement::Unstorable(unstorable) => wrong_string(raw, column, unstorable),
+                BadElement::Unfit { place, text, remedy } => {
+                    let of = column.type_name.trim_end_matches("[]");
+                    let text = excerpt(&text, SHOWN_CHARS);
+                    wrong_value(
+                        raw,
+                        column,
+                        &format!("does not fit {}: its element {place}, {text}, is no {of}", column.type_name),
+                        remedy,
+                    )
+                }
+            })?;
             escape(&literal, out);
         }
         (Some(b'{' | b'['), _) => return unfit(Remedy::ToJson),
         (_, Kind::Text) => return unfit(Remedy::ToString),
         (Some(b't' | b'f'), Kind::Boolean) => out.push(bytes[0]),
-        (Some(b't' | b'f'), _) | (_, Kind::Boolean | Kind::Array) => return unfit(Remedy::Convert),
+        (Some(b't' | b'f'), _) | (_, Kind::Boolean | Kind::Array(_)) => return unfit(Remedy::Convert),
         (_, Kind::Other) => out.extend_from_slice(bytes),
     }
     Ok(())
@@ -49,8 +62,25 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&text[plain..]);
 }
 
-/// A literal of an array: `{1,NULL,"a"}`.
-fn array(raw: &str, policy: &Policy, out: &mut Vec<u8>) -> Result<(), Unstorable> {
+/// Why an array cannot be loaded.
+enum BadElement {
+    Unstorable(Unstorable),
+    /// The place counts from 1; within an array of arrays it is `2.1`.
+    Unfit {
+        place: String,
+        text: String,
+        remedy: Remedy,
+    },
+}
+
+impl From<Unstorable> for BadElement {
+    fn from(unstorable: Unstorable) -> BadElement {
+        BadElement::Unstorable(unstorable)
+    }
+}
+
+/// A literal of an array: `{1,NULL,"a"}`. What would pass and mean something else is refused, as of a single value.
+fn array(raw: &str, kind: Element, policy: &Policy, out: &mut Vec<u8>) -> Result<(), BadElement> {
     // The parser of the record has been here before.
     let elements: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
     out.push(b'{');
@@ -58,16 +88,30 @@ fn array(raw: &str, policy: &Policy, out: &mut Vec<u8>) -> Result<(), Unstorable
         if i > 0 {
             out.push(b',');
         }
-        match element.as_bytes() {
-            [b'[', ..] => array(element, policy, out)?,
-            [b'n', ..] => out.extend_from_slice(b"NULL"),
-            [b'"', inner @ .., b'"'] => quote(&unescaped(inner, policy)?, out),
-            [b'{', ..] => quote(&cleaned(element.as_bytes(), policy)?, out),
-            plain => out.extend_from_slice(plain),
+        let unfit = |remedy| Err(BadElement::Unfit { place: (i + 1).to_string(), text: element.to_string(), remedy });
+        match (element.as_bytes(), kind) {
+            ([b'[', ..], _) => array(element, kind, policy, out).map_err(|bad| within(i + 1, bad))?,
+            ([b'n', ..], _) => out.extend_from_slice(b"NULL"),
+            (json, Element::Json) => quote(&cleaned(json, policy)?, out),
+            ([b'"', inner @ .., b'"'], _) => quote(&unescaped(inner, policy)?, out),
+            ([b'{', ..], _) => return unfit(Remedy::ToJson),
+            (_, Element::Text) => return unfit(Remedy::ToString),
+            ([b't' | b'f', ..], Element::Other) => return unfit(Remedy::Convert),
+            ([b'-' | b'0'..=b'9', ..], Element::Boolean) => return unfit(Remedy::Convert),
+            (plain, _) => out.extend_from_slice(plain),
         }
     }
     out.push(b'}');
     Ok(())
+}
+
+fn within(outer: usize, bad: BadElement) -> BadElement {
+    match bad {
+        BadElement::Unfit { place, text, remedy } => {
+            BadElement::Unfit { place: format!("{outer}.{place}"), text, remedy }
+        }
+        unstorable => unstorable,
+    }
 }
 
 fn quote(text: &[u8], out: &mut Vec<u8>) {

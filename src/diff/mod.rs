@@ -12,6 +12,7 @@
 pub mod buffer;
 pub mod job;
 pub mod keys;
+mod orphans;
 pub mod plain;
 pub mod source;
 mod table;
@@ -30,6 +31,7 @@ use crate::progress::Task;
 
 use job::Job;
 use keys::{Columns, KeySet};
+use orphans::Staged;
 use source::{BATCHES_AHEAD, Batch, Form, Message, Read, Source, Stop};
 use table::Rows;
 use tuple::Key;
@@ -50,24 +52,43 @@ pub enum Outcome<T> {
 }
 
 /// Compares the tables of a load, parents before children, and knows the keys that there will be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Differ {
     /// By the table and its columns.
     sets: Vec<(u32, Vec<String>, KeySet)>,
     /// What the foreign keys of the load refer to.
     referred: Vec<(u32, Vec<String>)>,
+    /// The tables of the load.
+    loaded: Vec<u32>,
+    /// Tables that go the plain way for the sake of this foreign key, which only the server can compare.
+    plain: Vec<(u32, String)>,
+    /// What has gone the plain way.
+    staged: Vec<Staged>,
 }
 
 impl Differ {
     /// For these tables; reads the keys of those that they refer to and that are not loaded with them.
     pub fn new(tx: &mut Transaction, jobs: &[Job]) -> Result<Differ> {
-        let mut differ = Differ { sets: Vec::new(), referred: Vec::new() };
-        for key in jobs.iter().flat_map(|job| &job.parents).filter(|key| !key.refers_to_itself()) {
+        let loaded = jobs.iter().map(|job| job.table.oid).collect();
+        let mut differ = Differ { loaded, ..Differ::default() };
+        for (job, key) in jobs.iter().flat_map(|job| job.parents.iter().map(move |key| (job, key))) {
+            let parent = jobs.iter().find(|parent| parent.table.oid == key.parent);
+            let is_comparable = match parent {
+                Some(parent) => orphans::is_comparable(&job.table, &parent.table, key),
+                None => key.same_types && orphans::binaries(&job.table, &key.child_columns).is_some(),
+            };
+            if !is_comparable {
+                let tables = [Some(key.child), parent.map(|_| key.parent)].into_iter().flatten();
+                differ.plain.extend(tables.map(|table| (table, key.name.clone())));
+            }
+            if key.refers_to_itself() {
+                continue;
+            }
             let referred = (key.parent, key.parent_columns.clone());
             if differ.referred.contains(&referred) {
                 continue;
             }
-            if !jobs.iter().any(|job| job.table.oid == key.parent)
+            if parent.is_none()
                 && let Some(set) = keys_of_table(tx, jobs, key)?
             {
                 differ.sets.push((key.parent, key.parent_columns.clone(), set));
@@ -96,6 +117,9 @@ impl Differ {
         referred.for_each(|(_, columns)| source.gather(columns));
         let plan = Plan { columns: source.columns(), key: key_of(job, &source) };
         if form == Form::Binary {
+            if let Some((_, key)) = self.plain.iter().find(|(table, _)| *table == job.table.oid) {
+                return Ok(Outcome::Doubt(format!("foreign key `{key}` is compared by the server only")));
+            }
             if let Some(unknown) = source.unknown_column() {
                 return Ok(Outcome::Doubt(unknown));
             }
@@ -145,6 +169,19 @@ impl Differ {
             merge(job, key, batches, &mut rows, &mut take)?;
             Ok(rows.count)
         })
+    }
+
+    fn is_loaded(&self, table: u32) -> bool {
+        self.loaded.contains(&table)
+    }
+
+    /// The keys of a table as its delta table has them, after records were dropped there.
+    fn look_again(&mut self, tx: &mut Transaction, job: &Job, delta: &str) -> Result<()> {
+        for (_, columns, set) in self.sets.iter_mut().filter(|(table, ..)| *table == job.table.oid) {
+            let query = format!("select {} from {delta}", quoted_list("", columns));
+            *set = keys_of(tx, &query, delta, &set.binaries)?;
+        }
+        Ok(())
     }
 
     fn set(&self, key: &ForeignKey) -> Option<&KeySet> {
@@ -308,15 +345,17 @@ fn merge(
 /// The keys of a table that is not loaded with the others; none where only the server can compare them.
 fn keys_of_table(tx: &mut Transaction, jobs: &[Job], key: &ForeignKey) -> Result<Option<KeySet>> {
     let child = jobs.iter().find(|job| job.table.oid == key.child).filter(|_| key.same_types);
-    let types = child.and_then(|job| {
-        let binary = |name: &String| job.table.column(name).and_then(|column| column.binary);
-        key.child_columns.iter().map(binary).collect::<Option<Vec<Binary>>>()
-    });
+    let types = child.and_then(|job| orphans::binaries(&job.table, &key.child_columns));
     let Some(types) = types else { return Ok(None) };
     let query = format!("select {} from {}", quoted_list("", &key.parent_columns), key.parent_quoted);
+    keys_of(tx, &query, &key.parent_quoted, &types).map(Some)
+}
+
+/// The keys that `query` finds; `name` is what it reads.
+fn keys_of(tx: &mut Transaction, query: &str, name: &str, types: &[Binary]) -> Result<KeySet> {
     let columns = Columns::new(&types.iter().copied().enumerate().collect::<Vec<_>>());
-    let mut set = KeySet::new(&types, 0);
-    let mut rows = Rows::open(tx, &query, &key.parent_quoted)?;
+    let mut set = KeySet::new(types, 0);
+    let mut rows = Rows::open(tx, query, name)?;
     rows.advance()?;
     while let Some(row) = rows.row() {
         if let Some(number) = columns.number(&row[2..]) {
@@ -324,5 +363,5 @@ fn keys_of_table(tx: &mut Transaction, jobs: &[Job], key: &ForeignKey) -> Result
         }
         rows.advance()?;
     }
-    Ok(Some(set))
+    Ok(set)
 }

@@ -10,14 +10,14 @@ use postgres::error::{DbError, SqlState};
 
 use super::job::Job;
 use super::source::{Form, Read};
-use super::{Differ, Done, Outcome};
+use super::{Differ, Done, Outcome, orphans};
 use crate::codec::{Remedy, Wrong, shown_value};
 use crate::error::{Error, Result};
-use crate::pg::catalog::Binary;
+use crate::pg::catalog::{Binary, Kind};
 use crate::pg::{failure, join_condition, quoted, quoted_list};
 
 /// The column of a delta table that holds the line of the record in its file.
-const LINE: &str = "mirror42 line";
+pub const LINE: &str = "mirror42 line";
 
 /// An export in its delta table, compared with the table. In SQL the table is `t`, and the delta table `d`.
 #[derive(Debug)]
@@ -69,6 +69,11 @@ pub fn compare(tx: &mut Transaction, differ: &mut Differ, job: &Job, delta: &str
     tx.batch_execute(&format!("analyze {delta} ({key})"))
         .map_err(|error| failure(&format!("could not analyze the delta table of `{}`", job.table.name), &error))?;
     read.duplicates = collapse_duplicates(tx, job, delta, &plan.columns)?;
+    if orphans::drop_all(tx, differ, job, delta, &plan.columns, &mut read)? {
+        differ.look_again(tx, job, delta)?;
+    }
+    let (table, columns) = (job.table.oid, plan.columns.clone());
+    differ.staged.push(orphans::Staged { table, delta: delta.to_string(), columns });
     count_differences(tx, job, delta, plan.columns, read)
 }
 
@@ -180,6 +185,8 @@ fn refused(differ: &mut Differ, job: &Job, delta: &str, error: &postgres::Error)
     };
     let error = job.export.record_error(wrong, &job.table, records, line, record);
     Some(match db.code() {
+        // Of an array the server tells which element.
+        _ if matches!(column.kind, Kind::Array(_)) => error.detail(format!("Postgres says: {}.", db.message())),
         // These say no more than the primary line.
         &SqlState::INVALID_TEXT_REPRESENTATION | &SqlState::INVALID_DATETIME_FORMAT => error,
         _ => error.detail(format!("Postgres says: {}.", db.message())),

@@ -37,8 +37,17 @@ pub enum Kind {
     Json,
     Text,
     Boolean,
-    Array,
+    Array(Element),
     /// Everything else: the server judges.
+    Other,
+}
+
+/// The same of an element of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    Json,
+    Text,
+    Boolean,
     Other,
 }
 
@@ -159,7 +168,7 @@ pub fn tables(client: &mut impl GenericClient, names: &[&str]) -> Result<Vec<Opt
         let column = Column {
             name: row.get(1),
             type_name: row.get(2),
-            kind: kind_of(row.get(3), row.get(4)),
+            kind: kind_of(row.get(3), row.get(4), element_of(row.get(11), row.get(12))),
             // Where other bytes are the same text, only the server can compare.
             binary: binary_of(row.get(3), row.get(5), row.get(6)).filter(|_| !row.get::<_, bool>(10)),
             not_null: row.get(7),
@@ -173,12 +182,21 @@ pub fn tables(client: &mut impl GenericClient, names: &[&str]) -> Result<Vec<Opt
     Ok(tables)
 }
 
-fn kind_of(type_name: &str, category: &str) -> Kind {
+fn element_of(type_name: &str, category: &str) -> Element {
+    match (type_name, category) {
+        ("json" | "jsonb", _) => Element::Json,
+        (_, "S") => Element::Text,
+        (_, "B") => Element::Boolean,
+        _ => Element::Other,
+    }
+}
+
+fn kind_of(type_name: &str, category: &str, element: Element) -> Kind {
     match (type_name, category) {
         ("json" | "jsonb", _) => Kind::Json,
         (_, "S") => Kind::Text,
         (_, "B") => Kind::Boolean,
-        (_, "A") => Kind::Array,
+        (_, "A") => Kind::Array(element),
         _ => Kind::Other,
     }
 }

@@ -1,6 +1,7 @@
 //! Loading: what is refused, with the words that say why and the database as it was.
 
 use crate::load::{PIPELINE, load, project, refused};
+use crate::load_ways::space_of;
 
 #[test]
 fn the_guard_stops_a_load_that_would_delete_too_much() {
@@ -138,6 +139,74 @@ fn a_value_that_does_not_fit_is_named_with_its_place() {
          detail: Nothing was loaded; the database is as it was.\n  \
          hint: Remove the character, for example with `gsub`, in the jq filter of stage `05_projects` (pipeline.toml:17).\n"
     );
+}
+
+#[test]
+fn an_element_of_an_array_that_does_not_fit_is_named_with_its_place() {
+    let space = space_of(
+        &[("t", "\"id\"")],
+        "create table t (id int primary key, marks int[], tags text[], flags boolean[], parts jsonb[], days date[])",
+    );
+    let export = |marks: &str, tags: &str, flags: &str, parts: &str, days: &str| {
+        space.export(
+            "t",
+            &[
+                r#"{"id":1,"marks":[],"tags":[],"flags":[],"parts":[],"days":[]}"#,
+                &format!("{{\"id\":42,\"marks\":{marks},\"tags\":{tags},\"flags\":{flags},\"parts\":{parts},\"days\":{days}}}"),
+            ],
+        );
+    };
+    export(
+        "[1,null,-2]",
+        r#"["a,\"b\"","",null]"#,
+        "[true,false]",
+        r#"[1.50,"x",{"a":[1]},null,true]"#,
+        r#"["2025-02-28"]"#,
+    );
+    load(&space);
+    assert_eq!(
+        space.query("select marks, tags, flags, parts, days from t where id = 42"),
+        [r#"{1,NULL,-2}|{"a,\"b\"","",NULL}|{t,f}|{1.50,"\"x\"","{\"a\": [1]}",NULL,true}|{2025-02-28}"#]
+    );
+    let wrong = |column: &str, message: &str, hint: &str| {
+        let outcome = space.run("mirror42-load", &["-q"]);
+        assert_eq!(
+            outcome.stderr,
+            format!(
+                "mirror42-load: error: {message}\n  \
+                 at: exports/t/all.json, record 2 (id 42), line 3, column `t.{column}`\n  \
+                 {}detail: Nothing was loaded; the database is as it was.\n  \
+                 hint: {hint} in the jq filter of stage `t` (pipeline.toml:7).\n",
+                if message.contains("element") {
+                    ""
+                } else {
+                    "detail: Postgres says: invalid input syntax for type integer: \"x\".\n  "
+                }
+            )
+        );
+    };
+    export("[1]", r#"["a",5]"#, "[]", "[]", "[]");
+    wrong(
+        "tags",
+        "value [\"a\",5] of `tags` does not fit text[]: its element 2, 5, is no text",
+        "Convert it with `tostring`",
+    );
+    export("[1]", r#"[["a"],[{"b":1}]]"#, "[]", "[]", "[]");
+    wrong(
+        "tags",
+        "value [[\"a\"],[{\"b\":1}]] of `tags` does not fit text[]: its element 2.1, {\"b\":1}, is no text",
+        "Pick a value out of it, or convert it with `tojson`,",
+    );
+    export("[1,true]", "[]", "[]", "[]", "[]");
+    wrong(
+        "marks",
+        "value [1,true] of `marks` does not fit integer[]: its element 2, true, is no integer",
+        "Convert it",
+    );
+    export("[]", "[]", "[false,1]", "[]", "[]");
+    wrong("flags", "value [false,1] of `flags` does not fit boolean[]: its element 2, 1, is no boolean", "Convert it");
+    export("[1,\"x\"]", "[]", "[]", "[]", "[]");
+    wrong("marks", "value [1,\"x\"] of `marks` does not fit integer[]", "Convert it");
 }
 
 #[test]

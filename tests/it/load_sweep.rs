@@ -255,3 +255,38 @@ fn what_one_key_of_a_table_to_itself_drops_the_others_do_not_find() {
     assert_eq!(deletions(&space).len(), 5);
     is_exact(&space);
 }
+
+#[test]
+fn orphans_by_keys_that_only_the_server_compares_are_dropped_with_what_hangs_on_them() {
+    let space = space_of(
+        &[("d", "\"id\""), ("t", "\"id\""), ("p", "\"code\"")],
+        "create table p (code char(2) primary key, n numeric unique);
+         create table t (id int primary key, code char(2) references p on delete cascade, n int references p (n), up int references t);
+         create table d (id int primary key, t_id int references t on delete cascade)",
+    );
+    space.export("p", &[r#"{"code":"de","n":2}"#, r#"{"code":"fr","n":1.0}"#]);
+    let t = [(1, "fr", 1, "null"), (2, "de", 2, "1"), (3, "xx", 1, "null"), (4, "fr", 9, "null"), (5, "fr", 1, "3")]
+        .map(|(id, code, n, up)| format!("{{\"id\":{id},\"code\":\"{code}\",\"n\":{n},\"up\":{up}}}"));
+    space.export("t", &t.each_ref().map(String::as_str));
+    space.export("d", &[r#"{"id":1,"t_id":1}"#, r#"{"id":2,"t_id":3}"#, r#"{"id":3,"t_id":2}"#]);
+    let outcome = space.run("mirror42-load", &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    for warning in [
+        "t: warning: dropped 1 records whose code is not in public.p (`t_code_fkey`): id 3, code xx\n",
+        "t: warning: dropped 1 records whose n is not in public.p (`t_n_fkey`): id 4, n 9\n",
+        "t: warning: dropped 1 records whose up is not in public.t (`t_up_fkey`): id 5, up 3\n",
+        "d: warning: dropped 1 records whose t_id is not in public.t (`d_t_id_fkey`): id 2, t_id 3\n",
+    ] {
+        assert!(outcome.stderr.contains(warning), "{}", outcome.stderr);
+    }
+    assert_eq!(space.query("select id from t order by id"), ["1", "2"]);
+    assert_eq!(counts(&space), ["d|3|2|0|0|0|1", "p|2|2|0|0|0|0", "t|5|2|0|0|0|3"]);
+    is_exact(&space);
+    space.export("p", &[r#"{"code":"fr","n":1}"#]);
+    load(&space);
+    assert_eq!(space.query("select id from t"), ["1"]);
+    assert_eq!(space.query("select id from d"), ["1"]);
+    assert_eq!(counts(&space), ["d|3|0|0|1|1|2", "p|1|0|1|0|1|0", "t|5|0|0|1|1|4"]);
+    assert_eq!(deletions(&space), ["d|{\"id\": 3}|t", "t|{\"id\": 2}|p", "p|{\"code\": \"de\"}|∅"]);
+    is_exact(&space);
+}
