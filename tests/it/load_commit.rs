@@ -94,11 +94,9 @@ fn what_another_session_wrote_before_the_lock_is_seen_whatever_isolation_is_the_
     let mut session = space.client();
     let name = rows(&mut session, "select current_database()").remove(0);
     session
-        .batch_execute(&format!(
-            "alter database {name} set default_transaction_isolation = 'repeatable read';
-             begin; insert into campuses (id, name) values (77, 'late')"
-        ))
+        .batch_execute(&format!("alter database {name} set default_transaction_isolation = 'repeatable read'"))
         .unwrap();
+    session.batch_execute("begin; insert into campuses (id, name) values (77, 'late')").unwrap();
     let child = space.spawn("mirror42-load", &["-q"]);
     let waiting = "select 1 from pg_stat_activity
                     where application_name = 'mirror42-load' and wait_event_type = 'Lock' and datname = current_database()";
