@@ -36,6 +36,9 @@ use source::{BATCHES_AHEAD, Batch, Form, Message, Read, Source, Stop};
 use table::Rows;
 use tuple::Key;
 
+/// The column of a delta table that holds the line of the record in its file.
+const LINE: &str = "mirror42 line";
+
 /// A difference between an export and its table. Rows are in COPY's binary form.
 #[derive(Clone, Copy, Debug)]
 pub enum Difference<'r> {

@@ -5,11 +5,10 @@
 
 use postgres::Transaction;
 
-use super::Differ;
 use super::job::Job;
 use super::keys::Columns;
-use super::plain::LINE;
 use super::source::{Orphans, Read, SHOWN_KEYS};
+use super::{Differ, LINE};
 use crate::error::Result;
 use crate::pg::catalog::{Binary, ForeignKey, Table};
 use crate::pg::{failure, quoted, quoted_list, sample};

@@ -10,14 +10,11 @@ use postgres::error::{DbError, SqlState};
 
 use super::job::Job;
 use super::source::{Form, Read};
-use super::{Differ, Done, Outcome, orphans};
+use super::{Differ, Done, LINE, Outcome, orphans};
 use crate::codec::{Remedy, Wrong, shown_value};
 use crate::error::{Error, Result};
 use crate::pg::catalog::{Binary, Kind};
 use crate::pg::{failure, join_condition, quoted, quoted_list};
-
-/// The column of a delta table that holds the line of the record in its file.
-pub const LINE: &str = "mirror42 line";
 
 /// An export in its delta table, compared with the table. In SQL the table is `t`, and the delta table `d`.
 #[derive(Debug)]

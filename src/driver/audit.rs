@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::status::never;
+use super::state::never;
 use crate::cli::{self, Context};
 use crate::error::{Error, Result, excerpt, printable};
 use crate::pg::audit::{self, Event, Wanted, What};

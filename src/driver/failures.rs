@@ -1,6 +1,6 @@
 //! What a run tells that did not come to its end.
 
-use super::run::Options;
+use super::options::Options;
 use super::schedule::{Schedule, Targets};
 use crate::error::{Error, Kind, Result};
 use crate::log::report_failure;

@@ -1,6 +1,7 @@
 //! Which filters do not compile: told before an hour of fetching, not after.
 
-use super::run::{self, Options};
+use super::options::Options;
+use super::output;
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 
@@ -12,7 +13,7 @@ pub fn broken(context: &Context, options: &Options, stages: &[&str]) -> Result<V
         return Ok(Vec::new());
     }
     let arguments = [&["--check"], stages].concat();
-    match (run::output(context, options, "mirror42-extract", &arguments), stages) {
+    match (output::output(context, options, "mirror42-extract", &arguments), stages) {
         (Ok(_), _) => Ok(Vec::new()),
         // It was asked to end.
         (Err(error), _) if error.kind() == Kind::Later => Err(error),

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::own;
 use super::schedule::{Decided, Fetching};
-use super::staleness::{Judge, Trust};
+use super::staleness::Judge;
+use super::targets::Trust;
 use super::verdict::{Reason, Verdict};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Stage};

@@ -25,6 +25,9 @@ mod job;
 mod loaded;
 mod loadtest;
 mod nightly;
+mod options;
+mod output;
+mod owed;
 mod own;
 mod plan;
 mod prometheus;
@@ -38,6 +41,7 @@ mod sample;
 mod schedule;
 mod snapshots;
 mod staleness;
+mod state;
 mod status;
 mod summary;
 mod systemd;
@@ -54,13 +58,11 @@ use crate::files;
 use crate::limiter::Limiter;
 use crate::log::Format;
 use crate::manual;
-use crate::pg::ledger;
 use crate::pipeline::Secret;
 use flags::RunArgs;
-use run::Options;
+use options::{Options, allowing, environment};
 use run_lock::RunLock;
-use schedule::Targets;
-use staleness::Trust;
+use targets::{Targets, Trust};
 
 /// The verbs that are called so, for the lock, for records and for hooks.
 const RUN: &str = "run";
@@ -320,7 +322,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Doctor { doctor, api, database } => {
             args.common.begin_telling();
-            let options = Options { environment: environment(api, None), ..options(&args.common) };
+            let options = Options { environment: environment(api, None), ..Options::new(RUN, &args.common) };
             return doctor::run(&args.common, doctor, api, database.database_url.as_deref(), options);
         }
         _ => {}
@@ -339,14 +341,14 @@ pub fn run(args: Args) -> Result<()> {
                 environment: environment(&api, url.as_ref()),
                 database: url,
                 load_arguments: allowing(&run.guard),
-                ..options(&args.common)
+                ..Options::new(RUN, &args.common)
             };
             told::run_and_tell(&context, &args.common, &targets, &options)
         }
         Verb::Plan { probe, json, trust, api, database } => {
             api.apply(&mut context.pipeline)?;
             let database = database.url(&context.secrets);
-            let options = Options { environment: environment(&api, None), database, ..options(&args.common) };
+            let options = Options { environment: environment(&api, None), database, ..Options::new(RUN, &args.common) };
             let asked = plan::Asked { probe, json, trust: trust.trust() };
             plan::plan(&context, &asked, &options)
         }
@@ -368,7 +370,7 @@ pub fn run(args: Args) -> Result<()> {
             guard.allowed(&context.pipeline)?;
             let environment = environment(&ApiArgs::default(), url.as_ref());
             let load_arguments = allowing(&guard);
-            let options = Options { verb: REPLAY, environment, database: url, load_arguments, ..options(&args.common) };
+            let options = Options { environment, database: url, load_arguments, ..Options::new(REPLAY, &args.common) };
             replay::run(&context, &args.common, &replay, trust.trust(), &options)
         }
         // Done above.
@@ -382,39 +384,6 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Db { verb, database } => db::run(&context, database.url(&context.secrets).as_ref(), verb),
     }
-}
-
-fn options(common: &Common) -> Options {
-    Options {
-        verb: RUN,
-        jobs: 8,
-        keep_going: false,
-        dry_run: false,
-        environment: Vec::new(),
-        verbose: common.verbose,
-        run_id: ledger::new_run_id(),
-        database: None,
-        load_arguments: Vec::new(),
-    }
-}
-
-/// What the loader is told of the rows that may go this once; the log has it too.
-fn allowing(guard: &GuardArgs) -> Vec<String> {
-    guard.allow_delete.iter().for_each(|allowed| log::info!("this load may delete rows: {allowed}"));
-    let arguments = guard.allow_delete.iter().flat_map(|allowed| ["--allow-delete", allowed]);
-    arguments.map(String::from).collect()
-}
-
-/// What the children are told by their environment.
-fn environment(api: &ApiArgs, database_url: Option<&Secret>) -> Vec<(&'static str, String)> {
-    let variables = [
-        ("MIRROR42_API_URL", api.api_url.clone()),
-        ("MIRROR42_LIMITS", api.limits.clone()),
-        ("MIRROR42_MAX_WAIT", api.max_wait.clone()),
-        ("MIRROR42_TRIES", api.tries.map(|tries| tries.to_string())),
-        ("DATABASE_URL", database_url.map(|url| url.reveal().to_string())),
-    ];
-    variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Result<()> {
@@ -433,7 +402,7 @@ fn run_demo(mut context: Context, common: &Common, args: &demo::DemoArgs) -> Res
     api.apply(&mut context.pipeline)?;
     let targets = flags::all_anew(&context)?;
     let database = Some(Secret::new(setting.database_url.clone()));
-    let options = Options { verb: DEMO, environment: setting.environment(), database, ..options(common) };
+    let options = Options { environment: setting.environment(), database, ..Options::new(DEMO, common) };
     let done = told::run_and_tell(&context, common, &targets, &options);
     // The next simulator has another port.
     files::remove(&Limiter::file(&context.pipeline.paths, &context.pipeline.api))?;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::schedule::Fetching;
 use super::staleness::Judge;
+use super::targets::Fetching;
 use super::verdict::{Reason, Verdict};
 use crate::error::Result;
-use crate::paths::page_file;
 use crate::pipeline::{Run, Stage, first_difference};
 use crate::receipt::{RunReceipt, age_s};
 
@@ -30,7 +29,7 @@ pub fn of_run(judge: &mut Judge, stage: &Stage, run: &Run) -> Result<Verdict> {
         reason => reason,
     };
     let stale = match stale {
-        None => page_reason(judge, &stage.name, receipt)?,
+        None => judge.written_reason(&stage.name, receipt)?,
         reason => reason,
     };
     Ok(stale.map_or(Verdict::Current, Verdict::Stale))
@@ -95,20 +94,4 @@ fn file_reason(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
     changed.or_else(|| {
         before.keys().find(|file| !now.contains_key(*file)).map(|file| Reason::FileGone { file: file.clone() })
     })
-}
-
-/// What is not as the program wrote it.
-pub fn page_reason(judge: &mut Judge, stage: &str, receipt: &RunReceipt) -> Result<Option<Reason>> {
-    let paths = &judge.pipeline.paths;
-    let folder = paths.pages(stage);
-    for (number, page) in (1..).zip(&receipt.pages) {
-        let path = page_file(&folder, None, number);
-        let shown = || paths.shown(&path);
-        match judge.hash(&path)? {
-            None => return Ok(Some(Reason::PageMissing { page: shown() })),
-            Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
-            Some(_) => {}
-        }
-    }
-    Ok(None)
 }

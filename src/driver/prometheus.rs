@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::status::{StageState, State, TableState};
+use super::state::{StageState, State, TableState};
 
 struct Metrics<'a> {
     pipeline: &'a str,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::run::Options;
+use super::options::Options;
 use super::schedule::{Job, Schedule, Targets};
 use super::{LOAD, REPLAY, RUN, VALIDATE};
 use crate::cli::Context;

@@ -2,13 +2,14 @@
 
 use clap::Args;
 
+use super::options::Options;
+use super::output;
 use super::record::Recorder;
-use super::run::{self, Options};
 use super::run_lock::RunLock;
 use super::schedule::{Fetching, Job, Targets};
 use super::snapshots::{self, Snapshot};
-use super::staleness::Trust;
 use super::summary::{number, table};
+use super::targets::Trust;
 use super::told;
 use crate::cli::{self, Common, Context};
 use crate::error::{Error, Result};
@@ -71,7 +72,7 @@ fn past(context: &Context, common: &Common, args: &ReplayArgs, as_of: &str, opti
     let options = Options { dry_run: args.dry_run, ..options.clone() };
     let recorder = Recorder::begin(context, &Targets { load: true, ..Targets::default() }, &options);
     recorder.started_since(&Job::Load, |_, _| format!("replays run {}", snapshot.run_id));
-    let done = run::output(context, &options, "mirror42-load", &arguments);
+    let done = output::output(context, &options, "mirror42-load", &arguments);
     recorder.ended(&Job::Load, &done);
     let (record, _) = recorder.end(&done, options.database.as_ref());
     if common.log_format == Format::Json && !common.quiet {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::run::{self, Options};
+use super::options::Options;
+use super::output;
 use super::schedule::Decided;
 use super::summary::number;
 use super::verdict::span;
@@ -76,7 +77,7 @@ pub fn of_stages<'a>(
         counts.iter().filter(|(_, n)| !matches!(n, Count::Known(_))).map(|(name, _)| *name).collect();
     if let Some(options) = probe.filter(|_| !guessed.is_empty()) {
         let arguments: Vec<&str> = ["--probe"].into_iter().chain(guessed).collect();
-        for line in run::output(context, options, "mirror42-fetch", &arguments)?.lines() {
+        for line in output::output(context, options, "mirror42-fetch", &arguments)?.lines() {
             let probed: Probed = serde_json::from_str(line)
                 .map_err(|cause| Error::failed(format!("`mirror42-fetch --probe` printed {line:?}: {cause}")))?;
             if let Some(count) = counts.get_mut(probed.stage.as_str()) {

@@ -1,44 +1,23 @@
 //! A run: jobs as child processes until all targets are up to date, or one has failed.
 
 use std::collections::HashMap;
-use std::process::Command;
 
-use super::child::{self, Stdout};
+use super::child::Stdout;
 use super::children::{Children, Ended, Limit, News, Start};
 use super::failures::Failures;
 use super::filters;
-use super::forced::{Forced, Owed};
+use super::forced::Forced;
+use super::options::Options;
+use super::output::{command, output};
+use super::owed::Owed;
 use super::record::Recorder;
 use super::schedule::{Job, Schedule, Targets};
 use super::{loaded, snapshots, staleness};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::log as logs;
-use crate::pipeline::Secret;
 use crate::progress::{self, Task, Total};
 use crate::stop;
-
-/// How the children are to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The verb that runs.
-    pub verb: &'static str,
-    /// Children at a time.
-    pub jobs: usize,
-    /// A job that fails keeps only those that need it from being done.
-    pub keep_going: bool,
-    /// The load is rolled back in the end.
-    pub dry_run: bool,
-    /// Variables for the children's environment; secrets go this way, never by their command lines.
-    pub environment: Vec<(&'static str, String)>,
-    pub verbose: bool,
-    /// How the ledger calls the load.
-    pub run_id: String,
-    /// The database, for what the driver itself asks it; none stands for the embedded server.
-    pub database: Option<Secret>,
-    /// What the loader is told, beside its run.
-    pub load_arguments: Vec<String>,
-}
 
 /// Brings the targets up to date. The run lock is the caller's.
 pub fn run<'a>(
@@ -166,47 +145,6 @@ pub fn dry_load(context: &Context, options: &Options) -> Result<Option<String>> 
     let mut arguments = vec!["--dry-run", "--run-id", &options.run_id];
     arguments.extend(options.load_arguments.iter().map(String::as_str));
     output(context, options, "mirror42-load", &arguments).map(Some)
-}
-
-/// Runs a program to its end: what it printed.
-pub fn output(context: &Context, options: &Options, program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = command(context, options, program)?;
-    command.args(arguments);
-    output_of(command, program)
-}
-
-/// As [`output`], of a command that is ready.
-pub fn output_of(command: Command, program: &str) -> Result<String> {
-    let mut children = Children::new();
-    children.start(Start { tag: (), command, name: program.to_string(), stdout: Stdout::Kept, limit: None })?;
-    let mut stopped_by = None;
-    while let Some(news) = children.next() {
-        match news {
-            News::Log { level, stage, text } => logs::relay(level, &stage, &text),
-            News::Progress(..) => {}
-            News::Stopped(signal) => stopped_by = Some(signal),
-            News::Ended(Ended { result, .. }) => {
-                return match (result, stopped_by) {
-                    (Err(error), Some(signal)) => {
-                        let details = error.details().iter();
-                        Err(details.fold(stop::error(signal), |error, sentence| error.detail(sentence)))
-                    }
-                    (result, _) => result,
-                };
-            }
-        }
-    }
-    Err(Error::failed(format!("`{program}` was lost sight of")))
-}
-
-fn command(context: &Context, options: &Options, program: &str) -> Result<Command> {
-    let mut command = Command::new(child::program(program)?);
-    command.arg("--pipeline").arg(&context.pipeline.file).args(["--log-format", "json"]);
-    if options.verbose {
-        command.arg("--verbose");
-    }
-    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
-    Ok(command)
 }
 
 struct Runner<'a> {

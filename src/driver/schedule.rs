@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::forced::Owed;
 use super::loaded::{self, Loaded};
+use super::owed::Owed;
 use super::own;
 use super::staleness::Judge;
 use super::trusted;

@@ -4,27 +4,17 @@
 //! are those in its receipt; and a fetch also when it is younger than `max_age`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::hashes::Hashes;
-use super::own;
+use super::targets::Trust;
 use crate::error::Result;
 use crate::paths::page_file;
 use crate::pipeline::{self, Fetch, Pipeline, Stage};
 use crate::receipt::{AS_IT_WAS, BY_HAND, ExtractReceipt, FetchReceipt, Receipt, RunReceipt, age_s};
 
 pub use super::verdict::{Reason, Verdict, span};
-
-/// What counts of an export that is not what its receipt says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// The receipt: it is made anew.
-    #[default]
-    Receipts,
-    /// The export, as it is.
-    Exports,
-}
 
 /// Decides about the stages of a pipeline. What it has read once it knows, until it is told to [`Judge::forget`] it.
 pub struct Judge<'a> {
@@ -96,7 +86,7 @@ impl<'a> Judge<'a> {
     pub fn lacks_pages(&mut self, name: &str) -> Result<Option<Reason>> {
         let known = self.known(name)?;
         if let Some(receipt) = known.run() {
-            return own::page_reason(self, name, receipt);
+            return self.written_reason(name, receipt);
         }
         let stage = self.pipeline.known_stage(name)?;
         let Some(receipt) = known.fetch() else {
@@ -132,14 +122,29 @@ impl<'a> Judge<'a> {
     }
 
     fn page_reason(&mut self, stage: &str, receipt: &FetchReceipt) -> Result<Option<Reason>> {
-        let paths = &self.pipeline.paths;
-        let folder = paths.pages(stage);
-        for (series, number, page) in receipt.pages() {
-            let path = page_file(&folder, series.key.as_deref(), number);
-            let shown = || paths.shown(&path);
-            match self.hash(&path)? {
+        let folder = self.pipeline.paths.pages(stage);
+        let pages = receipt.pages();
+        self.file_reason(
+            pages.map(|(series, number, page)| {
+                (page_file(&folder, series.key.as_deref(), number), page.sha256.as_str())
+            }),
+        )
+    }
+
+    /// What is not as the program of `stage` wrote it.
+    pub fn written_reason(&mut self, stage: &str, receipt: &RunReceipt) -> Result<Option<Reason>> {
+        let folder = self.pipeline.paths.pages(stage);
+        let pages = (1..).zip(&receipt.pages);
+        self.file_reason(pages.map(|(number, page)| (page_file(&folder, None, number), page.sha256.as_str())))
+    }
+
+    /// The first page that is not there, or has not this hash.
+    fn file_reason<'p>(&mut self, pages: impl Iterator<Item = (PathBuf, &'p str)>) -> Result<Option<Reason>> {
+        for (path, expected) in pages {
+            let shown = || self.pipeline.paths.shown(&path);
+            match self.hashes.of(&path)? {
                 None => return Ok(Some(Reason::PageMissing { page: shown() })),
-                Some(sha256) if sha256 != page.sha256 => return Ok(Some(Reason::PageChanged { page: shown() })),
+                Some(sha256) if sha256 != expected => return Ok(Some(Reason::PageChanged { page: shown() })),
                 Some(_) => {}
             }
         }

@@ -1,7 +1,5 @@
 //! What a run is to bring up to date, and by what means.
 
-use super::staleness::Trust;
-
 /// Whether a run may ask the API, and start programs of the user's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fetching {
@@ -20,6 +18,16 @@ pub enum Reach {
     WithNeeds,
     /// What is there has to do.
     Only,
+}
+
+/// What counts of an export that is not what its receipt says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The receipt: it is made anew.
+    #[default]
+    Receipts,
+    /// The export, as it is.
+    Exports,
 }
 
 /// What a run is to bring up to date.

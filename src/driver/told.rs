@@ -1,7 +1,8 @@
 //! A run from its lock to what is said of it: its record, its hooks, its summary.
 
+use super::options::Options;
 use super::record::{Record, Recorder};
-use super::run::{self, Options};
+use super::run;
 use super::run_lock::RunLock;
 use super::schedule::{Schedule, Targets};
 use super::{RUN, hooks, summary};

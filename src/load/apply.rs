@@ -9,9 +9,9 @@ use std::time::Instant;
 use postgres::Transaction;
 
 use super::cascade;
+use super::clock::Clock;
 use super::compare::{copy_directly, give_way, stage};
 use super::report::Phases;
-use super::steps::Clock;
 use super::sweep::Kept;
 use super::work::{Counts, Way, Work};
 use super::{sweep, write};

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use postgres::Transaction;
 
+use super::clock::Clock;
 use super::report::Phases;
-use super::steps::Clock;
 use super::work::{Counts, Way, Work};
 use super::{Plan, write};
 use crate::diff::buffer::Pool;

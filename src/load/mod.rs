@@ -13,6 +13,7 @@
 
 mod apply;
 mod cascade;
+mod clock;
 mod compare;
 mod report;
 mod schema;

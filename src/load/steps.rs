@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Transaction;
 
+use super::clock::Clock;
 use super::work::{Counts, Work};
 use super::{Plan, apply, compare, report, schema, write};
 use crate::diff::Differ;
@@ -47,21 +48,6 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     check(tx, plan, &all)?;
     phases.checks_ms = clock.lap_ms();
     report::of(tx, plan, &all, phases)
-}
-
-/// Measures what is between two looks at it.
-pub struct Clock(Instant);
-
-impl Clock {
-    pub fn new() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub fn lap_ms(&mut self) -> f64 {
-        let lap = self.0.elapsed();
-        self.0 = Instant::now();
-        lap.as_micros() as f64 / 1e3
-    }
 }
 
 fn begin(tx: &mut Transaction, plan: &Plan) -> Result<()> {

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::run::{self, Options};
+use super::options::Options;
+use super::output;
 use crate::cli::{self, ApiArgs, Common, Context};
 use crate::error::{Error, Result, printable};
 use crate::paths::Paths;
@@ -140,7 +141,7 @@ impl Patient {
     fn output(&self, program: &str, arguments: &[&str]) -> Option<Result<String>> {
         let (Ok(pipeline), Ok(_)) = (&self.pipeline, &self.secrets) else { return None };
         let context = Context { pipeline: pipeline.clone(), secrets: Secrets::default() };
-        Some(run::output(&context, &self.options, program, arguments))
+        Some(output::output(&context, &self.options, program, arguments))
     }
 }
 

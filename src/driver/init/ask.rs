@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::Access;
 use crate::driver::sample::Sample;
-use crate::driver::{child, run};
+use crate::driver::{child, output};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::Secrets;
@@ -61,7 +61,7 @@ impl Draft {
         // It would take the place of the address that was given.
         command.env_remove("MIRROR42_API_URL").env("MIRROR42_TRIES", TRIES);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        run::output_of(command, program)
+        output::output_of(command, program)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::place::Place;
 use crate::cli::{Common, Night, NightArgs};
-use crate::driver::{child, run};
+use crate::driver::{child, output};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -114,7 +114,7 @@ fn make_exports(place: &Place, plan: &Plan, night: u32) -> Result<()> {
     command.args(["--changed", &plan.nightly.changed.to_string(), "--deleted", &plan.nightly.deleted.to_string()]);
     // As the mirror has them, and in one schema, so that dropping that is enough.
     command.args(["--schema", &place.name, "--ledger", &place.name, "--foreign-keys", "--checks"]);
-    run::output_of(command, program)?;
+    output::output_of(command, program)?;
     log::info!("made the exports of night {night} in {:.2} s", began.elapsed().as_secs_f64());
     Ok(())
 }
@@ -132,7 +132,7 @@ fn load(place: &Place, plan: &Plan, common: &Common, night: u32) -> Result<Load>
     }
     command.env("DATABASE_URL", place.url.reveal());
     let began = Instant::now();
-    run::output_of(command, program)?;
+    output::output_of(command, program)?;
     let took_ms = began.elapsed().as_micros() as f64 / 1e3;
     let report: Report = serde_json::from_slice(&files::read(&report)?).map_err(|cause| {
         Error::failed(format!("cannot read the report of `{program}`: {cause}")).at(report.display().to_string())
