@@ -12,6 +12,33 @@ fn load_other(space: &Space, night: &str) {
 }
 
 #[test]
+fn a_ledger_in_the_schema_of_the_users_name_hides_no_table_and_takes_none() {
+    let pipeline = "[pipeline]\nname = 't'\n[api]\nbase_url = 'http://127.0.0.1:1'\n\
+                    [[stage]]\nname = 'a'\nfetch = '/a'\njq = '.'\nkey = ['id']\ntable = 'changes'\n";
+    let schema = "create table changes (id int primary key)";
+    let space = Space::with_database().file("pipeline.toml", pipeline).file("schema.sql", schema);
+    // As in any database, whose default is `"$user", public`.
+    let user = space.query("select current_user").remove(0);
+    space
+        .client()
+        .batch_execute("do $$ begin execute format('alter database %I reset search_path', current_database()); end $$")
+        .unwrap();
+    space.write("pipeline.toml", &pipeline.replace("name = 't'\n", &format!("name = 't'\nledger = '{user}'\n")));
+    let tables = "select relnamespace = 'public'::regnamespace from pg_class where relname = 'changes' order by 1";
+    let records = ["{\"id\":1}", "{\"id\":2}"];
+    for night in [&records[..1], &records] {
+        space.export("a", night);
+        load(&space);
+        assert_eq!(space.query(tables), ["f", "t"]);
+    }
+    assert_eq!(space.query("select count(*) from public.changes"), ["2"]);
+    // Nor do tables that are made anew come to stand beside the ledger's.
+    space.client().batch_execute("drop table public.changes").unwrap();
+    load(&space);
+    assert_eq!(space.query(tables), ["f", "t"]);
+}
+
+#[test]
 fn two_pipelines_with_ledgers_of_their_own_share_a_database() {
     let space = project();
     load(&space);

@@ -194,6 +194,8 @@ impl Database {
         let name = format!("{}_{}", server.run, NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = Client::connect(&server.url, NoTls).unwrap();
         admin.batch_execute(&format!("create database {name}")).unwrap();
+        // As the embedded server's own database has it.
+        admin.batch_execute(&format!("alter database {name} set search_path = public")).unwrap();
         Database { url: address_of(&server.url, &name), name }
     }
 }

@@ -83,13 +83,14 @@ impl Server {
     fn open(&self, step: &str) -> Result<Client, postgres::Error> {
         match self.config(NAME, step).connect(NoTls) {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
-                let created =
-                    self.config("postgres", step).connect(NoTls)?.batch_execute(&format!("create database {NAME}"));
-                match created {
+                let mut client = self.config("postgres", step).connect(NoTls)?;
+                match client.batch_execute(&format!("create database {NAME}")) {
+                    // The role is called as the ledger's schema: what a user makes by psql is not to come to stand there.
+                    Ok(()) => client.batch_execute(&format!("alter database {NAME} set search_path = public"))?,
                     // Another process was quicker.
                     Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
                     Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {}
-                    result => result?,
+                    Err(error) => return Err(error),
                 }
                 self.config(NAME, step).connect(NoTls)
             }
