@@ -14,7 +14,7 @@ copy=$(mktemp -d)
 chmod 755 "$copy"
 trap 'rm -rf "$copy"' EXIT
 trap 'exit 1' HUP INT TERM
-cp -R Cargo.lock src tests docs examples scripts ./*.md ./*.toml schema.sql Makefile "$copy/"
+cp -R .gitignore Cargo.lock build.rs src tests docs examples scripts ./*.md ./*.toml schema.sql Makefile "$copy/"
 export CARGO_TARGET_DIR="$project/target/mutants" RUST_BACKTRACE=0
 cd "$copy"
 survived=0

@@ -21,8 +21,18 @@ use crate::pg::failure;
 
 enum Order {
     PruneLast,
-    /// With the rows that are to be put back.
-    PruneFirst(Kept),
+    PruneFirst {
+        /// The rows that are to be put back.
+        kept: Kept,
+        /// Rows change before new ones come.
+        update_first: bool,
+    },
+}
+
+impl Order {
+    fn updates_first(&self) -> bool {
+        matches!(self, Order::PruneFirst { update_first: true, .. })
+    }
 }
 
 pub fn apply(
@@ -42,7 +52,7 @@ pub fn apply(
             all.iter_mut().zip(planned).for_each(|(work, counts)| work.counts = counts);
             // What the schema lets wait until the end may wait now.
             tx.batch_execute("set constraints all deferred").map_err(failed)?;
-            let mut order = Order::PruneFirst(sweep::keep(tx, all)?);
+            let mut order = Order::PruneFirst { kept: sweep::keep(tx, all)?, update_first: false };
             in_order(&mut order, tx, differ, all, run_id, phases).map_err(|error| match error.kind() {
                 Kind::Taken => error.hint(
                     "If two rows of the table exchange a value, the server must check it at the end: declare the constraint \
@@ -66,23 +76,65 @@ fn in_order(
     run_id: &str,
     phases: &mut Phases,
 ) -> Result<()> {
-    if let Order::PruneFirst(_) = order {
+    if matches!(order, Order::PruneFirst { .. }) {
         prune_all(tx, all, run_id, phases)?;
     }
     for work in &mut *all {
         let began = Instant::now();
-        write_one(order, tx, differ, work, run_id, phases)?;
-        if let Order::PruneFirst(kept) = order {
-            sweep::put_back_others(tx, kept)?;
+        match order {
+            Order::PruneLast => write_one(order, tx, differ, work, run_id, phases)?,
+            Order::PruneFirst { .. } => write_after_prune(order, tx, differ, work, run_id, phases)?,
         }
         work.duration_ms += began.elapsed().as_millis();
     }
     match order {
-        Order::PruneFirst(kept) => kept.check_back(),
+        Order::PruneFirst { kept, .. } => kept.check_back(),
         Order::PruneLast => {
             sweep::check(tx, all)?;
             prune_all(tx, all, run_id, phases)
         }
+    }
+}
+
+/// Writes one table of which the deletions are done. New rows and those that are put back come before changes, since rows may be
+/// moved to them; the other way round where a value that must be unique is still that of a row that changes.
+fn write_after_prune(
+    order: &mut Order,
+    tx: &mut Transaction,
+    differ: &mut Differ,
+    work: &mut Work,
+    run_id: &str,
+    phases: &mut Phases,
+) -> Result<()> {
+    let failed = |error: postgres::Error| failure("could not write what differs", &error);
+    let planned = (work.counts, work.changed_columns.clone());
+    let mut savepoint = tx.transaction().map_err(failed)?;
+    match write_one(order, &mut savepoint, differ, work, run_id, phases) {
+        Err(error) if error.kind() == Kind::Taken => {
+            log::debug!("{}: once more, changes first", error.message());
+            savepoint.rollback().map_err(failed)?;
+            (work.counts, work.changed_columns) = planned;
+            set_update_first(order, true);
+            if let Order::PruneFirst { kept, .. } = order {
+                kept.is_away_again(work);
+            }
+            write_one(order, tx, differ, work, run_id, phases)?;
+            set_update_first(order, false);
+        }
+        done => {
+            done?;
+            savepoint.commit().map_err(failed)?;
+        }
+    }
+    match order {
+        Order::PruneFirst { kept, .. } => sweep::put_back_others(tx, kept),
+        Order::PruneLast => Ok(()),
+    }
+}
+
+fn set_update_first(order: &mut Order, first: bool) {
+    if let Order::PruneFirst { update_first, .. } = order {
+        *update_first = first;
     }
 }
 
@@ -116,10 +168,10 @@ fn write_one(
 ) -> Result<()> {
     let refused = match work.way {
         Way::Direct => {
-            return match order {
-                Order::PruneFirst(kept) => sweep::put_back(tx, kept, work, run_id),
-                Order::PruneLast => Ok(()),
-            };
+            if let Order::PruneFirst { kept, .. } = order {
+                work.counts.updated += sweep::put_back(tx, kept, work, run_id)?;
+            }
+            return Ok(());
         }
         Way::Later => {
             let mut clock = Clock::new();
@@ -132,9 +184,13 @@ fn write_one(
     };
     let Some(why) = refused else { return Ok(()) };
     log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-    let Counts { before, deleted, .. } = work.counts;
+    let (planned, changed_columns) = (work.counts, work.changed_columns.clone());
     stage(tx, differ, work)?;
-    work.counts = Counts { before, deleted, ..work.counts };
+    match order {
+        Order::PruneLast => work.counts = Counts { before: planned.before, deleted: planned.deleted, ..work.counts },
+        // The table lacked the rows that are kept: what changes in those was not seen now.
+        Order::PruneFirst { .. } => (work.counts, work.changed_columns) = (planned, changed_columns),
+    }
     write_by_delta(order, tx, work, run_id, phases)
 }
 
@@ -146,20 +202,32 @@ fn write_by_delta(
     run_id: &str,
     phases: &mut Phases,
 ) -> Result<()> {
+    let (is_new, is_changed) = (work.counts.inserted > 0, work.counts.updated > 0);
     let mut clock = Clock::new();
-    if matches!(order, Order::PruneLast) && work.counts.inserted > 0 {
-        work.counts.inserted = write::insert_by_delta(tx, work, None)?;
+    work.counts.updated = 0;
+    if is_changed && order.updates_first() {
+        work.counts.updated += write::update(tx, work, run_id)?;
+        phases.update_ms += clock.lap_ms();
+    }
+    match order {
+        Order::PruneLast if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
+        Order::PruneLast => {}
+        // All at once: each may refer to another.
+        Order::PruneFirst { kept, .. } => match sweep::prepare_back(tx, kept, work, run_id)? {
+            Some(back) => {
+                work.counts.inserted = write::insert_by_delta(tx, work, Some(&back))?;
+                work.counts.updated += back.changed;
+                kept.is_back(work);
+            }
+            None if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
+            None => {}
+        },
     }
     phases.insert_ms += clock.lap_ms();
-    if work.counts.updated > 0 {
-        work.counts.updated = write::update(tx, work, run_id)?;
+    if is_changed && !order.updates_first() {
+        work.counts.updated += write::update(tx, work, run_id)?;
+        phases.update_ms += clock.lap_ms();
     }
-    phases.update_ms += clock.lap_ms();
-    if let Order::PruneFirst(kept) = order {
-        work.counts.inserted = write::insert_by_delta(tx, work, kept.rows_of(work))?;
-        sweep::put_back(tx, kept, work, run_id)?;
-    }
-    phases.insert_ms += clock.lap_ms();
     Ok(())
 }
 
@@ -174,27 +242,27 @@ fn write_differences(
     let mut clock = Clock::new();
     let doing = format!("could not write what differs to `{}`", work.name());
     let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
-    if matches!(order, Order::PruneLast)
-        && let Err(error) = write::insert(&mut savepoint, work)?
-    {
+    let is_changed = work.counts.updated > 0;
+    if is_changed && let Err(error) = write::create_delta(&mut savepoint, work)? {
         return give_way(savepoint, &doing, &error).map(Some);
     }
-    phases.insert_ms += clock.lap_ms();
-    if work.counts.updated > 0 {
-        if let Err(error) = write::create_delta(&mut savepoint, work)? {
-            return give_way(savepoint, &doing, &error).map(Some);
-        }
-        work.counts.updated = write::update(&mut savepoint, work, run_id)?;
+    let mut updated = 0;
+    if is_changed && order.updates_first() {
+        updated += write::update(&mut savepoint, work, run_id)?;
     }
     phases.update_ms += clock.lap_ms();
-    if let Order::PruneFirst(kept) = order {
-        // A row of a tree moves to one that is new rather than the other way round.
-        if let Err(error) = write::insert(&mut savepoint, work)? {
-            return give_way(savepoint, &doing, &error).map(Some);
-        }
-        sweep::put_back(&mut savepoint, kept, work, run_id)?;
+    if let Err(error) = write::insert(&mut savepoint, work)? {
+        return give_way(savepoint, &doing, &error).map(Some);
     }
-    savepoint.commit().map_err(|error| failure(&doing, &error))?;
+    if let Order::PruneFirst { kept, .. } = order {
+        updated += sweep::put_back(&mut savepoint, kept, work, run_id)?;
+    }
     phases.insert_ms += clock.lap_ms();
+    if is_changed && !order.updates_first() {
+        updated += write::update(&mut savepoint, work, run_id)?;
+    }
+    phases.update_ms += clock.lap_ms();
+    work.counts.updated = updated;
+    savepoint.commit().map_err(|error| failure(&doing, &error))?;
     Ok(None)
 }

@@ -41,8 +41,9 @@ pub fn run(tx: &mut Transaction, plan: &Plan) -> Result<Report> {
     }
     apply::apply(tx, &mut differ, &mut all, &plan.run_id, &mut phases)?;
     clock.lap_ms();
-    write::restore_foreign_keys(tx, &restore)?;
+    // Before tables are altered: what waits for the commit would be in the way of that.
     check_deferred(tx)?;
+    write::restore_foreign_keys(tx, &restore)?;
     phases.foreign_keys_ms = clock.lap_ms();
     record_tables(tx, plan, &all)?;
     check(tx, plan, &all)?;

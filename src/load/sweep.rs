@@ -164,12 +164,21 @@ fn is_sure(reach: &Reach, key: &Child) -> bool {
     })
 }
 
+/// Whether rows of the load may go by this key, or lose by it what the export says, so that the server has to be asked.
+fn is_in_doubt(reach: &Reach, key: &Child) -> bool {
+    reach.loaded(key.oid).is_some_and(|work| {
+        // What becomes of columns that no export fills is the schema's business.
+        let is_ours = key.cascades || key.columns.iter().any(|column| work.columns.contains(column));
+        is_ours && !is_sure(reach, key)
+    })
+}
+
 /// Refuses a load that would lose, or change, a row that the export has, since it refers to one that goes; what is new and
 /// what changed is written already. Costs a look into the catalog where the loader knows all keys.
 pub fn check(tx: &mut Transaction, all: &[Work]) -> Result<()> {
     // Cascade, set null, set default. Where the server does nothing of the kind, it refuses by itself.
     let reach = Reach::of(tx, all, &["c", "n", "d"])?;
-    let unsure = |key: &&Child| reach.loaded(key.oid).is_some() && !is_sure(&reach, key);
+    let unsure = |key: &&Child| is_in_doubt(&reach, key);
     if !reach.keys.iter().any(|key| unsure(&key)) {
         return Ok(());
     }
@@ -192,7 +201,8 @@ pub fn check(tx: &mut Transaction, all: &[Work]) -> Result<()> {
 }
 
 fn lost(work: &Work, key: &Child, first: &(Vec<String>, bool)) -> Error {
-    Error::failed(format!("rows of `{}` would be lost that the export has", work.name()))
+    let how = if key.cascades { "lost" } else { "changed" };
+    Error::failed(format!("rows of `{}` would be {how} that the export has", work.name()))
         .at(work.job.export.shown())
         .detail(format!(
             "They refer by `{}` ({}) to rows that go, and only the server can tell: {}.",
@@ -200,20 +210,71 @@ fn lost(work: &Work, key: &Child, first: &(Vec<String>, bool)) -> Error {
             key.columns.join(", "),
             shown_sample(first)
         ))
-        .hint("Leave such records out in the jq filter, or take the action `on delete` off the foreign key.")
+        .hint("Let them refer to other rows, or leave such records out in the jq filter.")
+}
+
+/// Refuses a load in which deletions that come first would have the server take a value from rows that stay: by `on delete set
+/// null` or `set default`, from what refers to rows that are put back, or that cannot be compared here.
+fn check_values(tx: &mut Transaction, reach: &Reach, children: &[&Child]) -> Result<()> {
+    let is_child = |oid: u32| children.iter().any(|child| child.oid == oid);
+    for key in reach.keys.iter().filter(|key| !key.cascades) {
+        let mut parents: Vec<String> = Vec::new();
+        if is_child(key.parent) {
+            parents.push(kept(key.parent));
+        }
+        if is_in_doubt(reach, key) {
+            parents.extend(reach.going(key.parent));
+        }
+        let same = join_condition("p", &key.parent_columns, "t", &key.columns);
+        for parents in parents {
+            // A row that is kept comes back with its values.
+            let is_kept = format!("exists (select from {} k where {SAME_PLACE})", kept(key.oid));
+            let is_kept = if is_child(key.oid) { is_kept } else { "false".to_string() };
+            let columns = quoted_list("t.", &key.columns);
+            let query = format!(
+                "select distinct {columns} from {} t
+                  where exists (select from {parents} p where {same}) and not {is_kept} and {} order by {columns}",
+                key.quoted,
+                stays(reach, key)
+            );
+            let first = sample(tx, &query, SHOWN_KEYS).map_err(|error| failed(&key.name)(&error))?;
+            if !first.0.is_empty() {
+                return Err(Error::failed(format!(
+                    "rows of `{}` would lose what they refer to by `{}`",
+                    key.name, key.key
+                ))
+                .detail(format!(
+                    "A value that must be unique passes to another row, so that deletions must come first: {}.",
+                    shown_sample(&first)
+                ))
+                .hint("Declare the constraint that is unique `deferrable initially deferred` (docs/pipeline.md)."));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nobody writes rows of tables that no stage fills while copies of them are put in their place.
+fn lock_others(tx: &mut Transaction, reach: &Reach, children: &[&Child]) -> Result<()> {
+    for child in children.iter().filter(|child| reach.loaded(child.oid).is_none()) {
+        tx.batch_execute(&format!("lock table {} in share row exclusive mode", child.quoted))
+            .map_err(|error| failed(&child.name)(&error))?;
+    }
+    Ok(())
 }
 
 /// Keeps what deletions that come first would sweep away and what is to stay.
 pub fn keep(tx: &mut Transaction, all: &[Work]) -> Result<Kept> {
-    let reach = Reach::of(tx, all, &["c"])?;
-    reach.doom(tx)?;
+    let reach = Reach::of(tx, all, &["c", "n", "d"])?;
     let children = reach.children(|_| true);
+    lock_others(tx, &reach, &children)?;
+    reach.doom(tx)?;
     for child in &children {
         create(tx, &kept(child.oid), child)?;
     }
     until_no_more(|| {
         let mut more = 0;
-        for key in &reach.keys {
+        for key in reach.keys.iter().filter(|key| key.cascades) {
             let mut parents: Vec<String> = reach.going(key.parent).into_iter().collect();
             if children.iter().any(|child| child.oid == key.parent) {
                 parents.push(kept(key.parent));
@@ -224,6 +285,7 @@ pub fn keep(tx: &mut Transaction, all: &[Work]) -> Result<Kept> {
         }
         Ok(more)
     })?;
+    check_values(tx, &reach, &children)?;
     let mut nodes = Vec::new();
     for child in children {
         let rows = kept(child.oid);
@@ -242,23 +304,35 @@ pub fn keep(tx: &mut Transaction, all: &[Work]) -> Result<Kept> {
     Ok(Kept { nodes, keys: reach.keys })
 }
 
-/// Puts the rows of a table back that were kept, as they are to be. The changed ones are counted as such, and noted.
-pub fn put_back(tx: &mut Transaction, kept: &mut Kept, work: &mut Work, run_id: &str) -> Result<()> {
-    let Some(node) = kept.nodes.iter_mut().find(|node| node.oid == work.job.table.oid) else { return Ok(()) };
+/// How the rows of a table that were kept are put back, as they are to be.
+pub struct Back {
+    /// The table that they are in.
+    pub rows: String,
+    /// The statement.
+    pub sql: String,
+    /// So many are others than they were.
+    pub changed: u64,
+}
+
+/// Notes how the rows of a table that were kept are to change; none if none of it were.
+pub fn prepare_back(tx: &mut Transaction, kept: &Kept, work: &Work, run_id: &str) -> Result<Option<Back>> {
+    let Some(node) = kept.node(work) else { return Ok(None) };
+    let rows = node.rows.clone();
     let is_staged = match &work.way {
         Way::Diff { changed, .. } => changed.rows() > 0,
         Way::Plain => true,
         Way::Direct | Way::Later => false,
     };
     if !is_staged {
-        return insert(tx, node, "", |column| format!("t.{}", quoted(column)));
+        let sql = insert_sql(tx, node, "", |column| format!("t.{}", quoted(column)))?;
+        return Ok(Some(Back { rows, sql, changed: 0 }));
     }
-    work.counts.updated += write::note_changes(tx, work, &node.rows, run_id)?;
+    let changed = write::note_changes(tx, work, &rows, run_id)?;
     let sql = Sql::new(&work.job, &work.columns);
     let there = format!("d.{} is not null", quoted(&work.job.table.primary_key[0]));
     let differs = format!("{there} and {}", sql.differs.as_deref().unwrap_or("false"));
     let join = format!("left join {} d on {}", work.delta, sql.same_key);
-    insert(tx, node, &join, |name| {
+    let sql = insert_sql(tx, node, &join, |name| {
         let column = quoted(name);
         match name {
             INGESTED_AT => format!("case when {differs} then now() else t.{column} end"),
@@ -267,7 +341,16 @@ pub fn put_back(tx: &mut Transaction, kept: &mut Kept, work: &mut Work, run_id: 
             }
             _ => format!("t.{column}"),
         }
-    })
+    })?;
+    Ok(Some(Back { rows, sql, changed }))
+}
+
+/// Puts the rows of a table back that were kept; returns how many are others than they were.
+pub fn put_back(tx: &mut Transaction, kept: &mut Kept, work: &Work, run_id: &str) -> Result<u64> {
+    let Some(Back { sql, changed, .. }) = prepare_back(tx, kept, work, run_id)? else { return Ok(0) };
+    tx.execute(&sql, &[]).map_err(|error| not_put_back(work.name(), &error))?;
+    kept.is_back(work);
+    Ok(changed)
 }
 
 /// Puts the rows back of those tables that no stage fills, each once all that its rows refer to is there again.
@@ -275,15 +358,31 @@ pub fn put_back_others(tx: &mut Transaction, kept: &mut Kept) -> Result<()> {
     while let Some(place) = kept.next_of_others() {
         let node = &mut kept.nodes[place];
         log::debug!("rows of `{}` that went with others are put back", node.name);
-        insert(tx, node, "", |column| format!("t.{}", quoted(column)))?;
+        let sql = insert_sql(tx, node, "", |column| format!("t.{}", quoted(column)))?;
+        tx.execute(&sql, &[]).map_err(|error| not_put_back(&node.name, &error))?;
+        node.is_back = true;
     }
     Ok(())
 }
 
 impl Kept {
-    /// The table of the rows that are kept of this one; none if there are none.
-    pub fn rows_of(&self, work: &Work) -> Option<&str> {
-        self.nodes.iter().find(|node| node.oid == work.job.table.oid).map(|node| node.rows.as_str())
+    fn node(&self, work: &Work) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.oid == work.job.table.oid)
+    }
+
+    /// The rows of this table are in it again.
+    pub fn is_back(&mut self, work: &Work) {
+        self.set_back(work, true);
+    }
+
+    /// What put them back was rolled back.
+    pub fn is_away_again(&mut self, work: &Work) {
+        self.set_back(work, false);
+    }
+
+    fn set_back(&mut self, work: &Work, is_back: bool) {
+        let nodes = self.nodes.iter_mut().filter(|node| node.oid == work.job.table.oid);
+        nodes.for_each(|node| node.is_back = is_back);
     }
 
     fn next_of_others(&self) -> Option<usize> {
@@ -304,19 +403,20 @@ impl Kept {
     }
 }
 
-/// Inserts the rows `t` of a node into its table: of each column what `value` says.
-fn insert(tx: &mut Transaction, node: &mut Node, join: &str, value: impl Fn(&str) -> String) -> Result<()> {
-    let doing = format!("could not put rows of `{}` back", node.name);
+/// The statement that inserts the rows `t` of a node into its table: of each column what `value` says.
+fn insert_sql(tx: &mut Transaction, node: &Node, join: &str, value: impl Fn(&str) -> String) -> Result<String> {
     let columns = tx.query(include_str!("../sql/columns_to_fill.sql"), &[&node.oid]);
-    let columns: Vec<String> = columns.map_err(|error| failure(&doing, &error))?.iter().map(|row| row.get(0)).collect();
-    let sql = format!(
+    let columns = columns.map_err(|error| not_put_back(&node.name, &error))?;
+    let columns: Vec<String> = columns.iter().map(|row| row.get(0)).collect();
+    Ok(format!(
         "insert into {} ({}) overriding system value select {} from {} t {join}",
         node.quoted,
         quoted_list("", &columns),
         columns.iter().map(|column| value(column)).collect::<Vec<_>>().join(", "),
         node.rows
-    );
-    tx.execute(&sql, &[]).map_err(|error| failure(&doing, &error))?;
-    node.is_back = true;
-    Ok(())
+    ))
+}
+
+fn not_put_back(table: &str, error: &postgres::Error) -> Error {
+    failure(&format!("could not put rows of `{table}` back"), error)
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use postgres::Transaction;
 
+use super::sweep::Back;
 use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
@@ -32,7 +33,8 @@ pub fn guard(tx: &mut Transaction, all: &[Work], work: &Work, allowed: Option<u6
     let failed = |error| failure(&format!("could not list the rows to delete from `{}`", work.name()), &error);
     let query = format!(
         "select why, is_there, count(*)
-           from (select {} as why, {} as is_there from {} gone) g
+           from (select why, why is null and is_there as is_there
+                   from (select {} as why, {} as is_there from {} gone) g) g
           group by why, is_there order by 3 desc, why nulls first, is_there",
         cascaded_from(all, work),
         in_export(tx, work)?,
@@ -162,8 +164,9 @@ pub fn create_gone_by_delta(tx: &mut Transaction, work: &Work) -> Result<()> {
     created.map_err(|error| failure(&format!("could not list what is gone from `{}`", work.name()), &error))
 }
 
-/// Inserts the rows of the delta table that the table does not have, but those of `kept`, another table of such rows.
-pub fn insert_by_delta(tx: &mut Transaction, work: &Work, kept: Option<&str>) -> Result<u64> {
+/// Inserts the rows of the delta table that the table does not have, and with them, in one statement, those that are put back.
+/// Returns how many are new.
+pub fn insert_by_delta(tx: &mut Transaction, work: &Work, back: Option<&Back>) -> Result<u64> {
     let sql = Sql::new(&work.job, &work.columns);
     let columns = quoted_list("", &work.columns);
     let table = &work.job.table.quoted;
@@ -171,8 +174,11 @@ pub fn insert_by_delta(tx: &mut Transaction, work: &Work, kept: Option<&str>) ->
     if work.counts.before > 0 {
         statement.push_str(&format!(" where not exists (select from {table} t where {})", sql.same_key));
     }
-    if let Some(kept) = kept {
-        statement.push_str(&format!(" and not exists (select from {kept} t where {})", sql.same_key));
+    if let Some(Back { rows, sql: put_back, .. }) = back {
+        statement = format!(
+            "with back as ({put_back}) {statement} and not exists (select from {rows} t where {})",
+            sql.same_key
+        );
     }
     let inserted = tx.execute(&statement, &[]);
     inserted.map_err(|error| failure(&format!("could not insert into `{}`", work.name()), &error))

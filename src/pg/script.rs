@@ -20,10 +20,10 @@ pub fn run_schema(tx: &mut Transaction, pipeline: &Pipeline) -> Result<()> {
         .map_err(|_| Error::failed(format!("`{file}` is not UTF-8")))?;
     let failed = |error: postgres::Error| match error.as_db_error() {
         Some(db) if db.routine() == Some(REFUSED_IN) => {
-            let place = transaction_control(&sql).map_or(file.to_string(), |line| format!("{file}:{line}"));
-            Error::failed(format!("`{file}` has a command that cannot be a part of a transaction: {}", db.message()))
-                .at(place)
-                .hint("Take `begin`, `commit` and `rollback` out of it: a load runs it in its own transaction.")
+            let line = transaction_control(&sql);
+            Error::failed(format!("`{file}` has a command that a load cannot run: {}", db.message()))
+                .at(line.map_or(file.to_string(), |line| format!("{file}:{line}")))
+                .hint("A load runs it in its own transaction: `begin`, `commit`, `rollback` and `copy … from stdin` cannot be in it.")
         }
         Some(db) => {
             // The last line is about our own `do`.

@@ -11,14 +11,13 @@ set lock_timeout = '30s';
 set row_security = off;
 set jit = off;
 -- A role that is called as its ledger's schema (as ours on the embedded server) looks there first, by the default search_path, and
--- makes its tables there: such a schema, with a ledger in it and nothing else, is left out.
-select set_config('search_path', coalesce(string_agg(quote_ident(name), ', ' order by place), ''), false)
-  from unnest(current_schemas(false)) with ordinality path (name, place)
- where name <> current_user
-    or to_regclass(quote_ident(name) || '.run_tables') is null
-    or exists (select from pg_class
-                where relnamespace = to_regnamespace(quote_ident(name)) and relkind in ('r', 'p')
-                  and relname not in ('runs', 'run_tables', 'deletions', 'changes'));
+-- makes its tables there: such a schema, with a ledger in it and nothing else, is left out. The other names stay as they are,
+-- since they may be of schemas that schema.sql is still to make.
+select set_config('search_path', regexp_replace(current_setting('search_path'), '"\$user"\s*,?\s*', ''), false)
+ where to_regclass(quote_ident(current_user) || '.run_tables') is not null
+   and not exists (select from pg_class
+                    where relnamespace = to_regnamespace(quote_ident(current_user)) and relkind in ('r', 'p')
+                      and relname not in ('runs', 'run_tables', 'deletions', 'changes'));
 -- A loader that was killed leaves its statement running and its locks held until the server looks.
 -- Not every system lets it look.
 do $$ begin

@@ -362,9 +362,9 @@ fn a_schema_file_that_commits_is_refused_and_leaves_nothing() {
         assert_eq!(lines[at..at + 2], [format!("failure  schema       {found}"), format!("{HINT}{hint}")]);
     };
     schema(
-        "`schema.sql` has a command that cannot be a part of a transaction: EXECUTE of transaction commands is not \
+        "`schema.sql` has a command that a load cannot run: EXECUTE of transaction commands is not \
          implemented (at schema.sql)",
-        "Take `begin`, `commit` and `rollback` out of it: a load runs it in its own transaction.",
+        "A load runs it in its own transaction: `begin`, `commit`, `rollback` and `copy … from stdin` cannot be in it.",
     );
     let left = "select count(*) from pg_class where relname in ('a', 'b')";
     assert_eq!(space.query(left), ["0"]);

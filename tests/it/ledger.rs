@@ -39,6 +39,21 @@ fn a_ledger_in_the_schema_of_the_users_name_hides_no_table_and_takes_none() {
 }
 
 #[test]
+fn a_schema_on_the_search_path_may_be_made_by_the_schema_file() {
+    let pipeline = "[pipeline]\nname = 't'\n[api]\nbase_url = 'http://127.0.0.1:1'\n\
+                    [[stage]]\nname = 'a'\nfetch = '/a'\njq = '.'\nkey = ['id']\ntable = 'a'\n";
+    let schema = "create schema app; create table a (id int primary key)";
+    let space = Space::with_database().file("pipeline.toml", pipeline).file("schema.sql", schema);
+    let path =
+        "do $$ begin execute format('alter database %I set search_path = app, public', current_database()); end $$";
+    space.client().batch_execute(path).unwrap();
+    space.export("a", &["{\"id\":1}"]);
+    load(&space);
+    load(&space);
+    assert_eq!(space.query("select id from app.a"), ["1"]);
+}
+
+#[test]
 fn two_pipelines_with_ledgers_of_their_own_share_a_database() {
     let space = project();
     load(&space);

@@ -192,12 +192,12 @@ fn a_schema_that_ends_the_transaction_is_refused_and_leaves_nothing() {
     for (before, after, line) in [("begin;", "commit;", 2), ("", "commit;", schema.matches('\n').count() + 3)] {
         space.write("schema.sql", &format!("create table early ();\n{before}\n{schema}{after}\n"));
         let stderr = refused(&space, &[], 1);
-        let told = "`schema.sql` has a command that cannot be a part of a transaction: EXECUTE of transaction commands";
+        let told = "`schema.sql` has a command that a load cannot run: EXECUTE of transaction commands";
         assert!(stderr.contains(told), "{stderr}");
         let rest = format!(
             "  at: schema.sql:{line}\n  \
              detail: Nothing was loaded; the database is as it was.\n  \
-             hint: Take `begin`, `commit` and `rollback` out of it: a load runs it in its own transaction.\n"
+             hint: A load runs it in its own transaction: `begin`, `commit`, `rollback` and `copy … from stdin` cannot be in it.\n"
         );
         assert!(stderr.ends_with(&rest), "{stderr}");
         assert_eq!(space.query(left), ["0"]);
@@ -216,4 +216,19 @@ fn a_mistake_in_the_schema_is_told_with_its_line() {
          detail: Nothing was loaded; the database is as it was.\n"
     );
     assert_eq!(space.query("select count(*) from pg_class where relname = 'early'"), ["0"]);
+}
+
+#[test]
+fn what_is_deferred_in_a_first_load_is_told_with_its_table_and_keeps_none_that_is_right_from_being_made() {
+    let space = project();
+    let schema = std::fs::read_to_string(space.path().join("schema.sql")).unwrap();
+    let more = "alter table campus_projects add constraint once unique (campus_id) deferrable initially deferred;
+                create function nothing() returns trigger language plpgsql as $$ begin return null; end $$;
+                create constraint trigger later after insert on campus_projects deferrable initially deferred
+                    for each row execute function nothing();";
+    space.write("schema.sql", &format!("{schema}\n{more}\n"));
+    let stderr = refused(&space, &[], 1);
+    assert!(stderr.starts_with("mirror42-load: error: could not write `campus_projects`: duplicate key"), "{stderr}");
+    space.write("schema.sql", &format!("{schema}\n{}\n", more.split_once('\n').unwrap().1));
+    load(&space);
 }

@@ -145,7 +145,8 @@ fn a_value_that_does_not_fit_is_named_with_its_place() {
 fn an_element_of_an_array_that_does_not_fit_is_named_with_its_place() {
     let space = space_of(
         &[("t", "\"id\"")],
-        "create table t (id int primary key, marks int[], tags text[], flags boolean[], parts jsonb[], days date[])",
+        "create domain part as jsonb;
+         create table t (id int primary key, marks int[], tags text[], flags boolean[], parts part[], days date[])",
     );
     let export = |marks: &str, tags: &str, flags: &str, parts: &str, days: &str| {
         space.export(
