@@ -307,6 +307,8 @@ impl<'a> Schedule<'a> {
         let at: Vec<usize> = names.iter().filter_map(|name| self.index.get(name.as_str()).copied()).collect();
         let are_several = at.len() > 1;
         for at in at.into_iter().filter(|_| are_several) {
+            // Those that did not fail have been written.
+            self.judge.forget(&self.nodes[at].stage.name);
             (self.nodes[at].extract, self.nodes[at].alone) = (Step::Pending, true);
             self.ready_extracts.insert(at);
         }
@@ -386,6 +388,8 @@ impl<'a> Schedule<'a> {
     fn next_fetch(&mut self) -> Result<Option<Job>> {
         while let Some(at) = self.ready_fetches.pop_first() {
             let stage = self.nodes[at].stage;
+            // Where it cannot be judged, that is told once.
+            self.nodes[at].fetch = Step::Running;
             let verdict = self.judge_pages(stage, self.nodes[at].force)?;
             let is_current = verdict.is_current();
             self.nodes[at].decided.fetch = Some(verdict);
@@ -393,7 +397,6 @@ impl<'a> Schedule<'a> {
                 self.done(at, Kind::Fetch);
                 continue;
             }
-            self.nodes[at].fetch = Step::Running;
             let name = stage.name.clone();
             return Ok(Some(if stage.run().is_some() { Job::Exec(name) } else { Job::Fetch(name) }));
         }
