@@ -257,3 +257,31 @@ fn what_failed_before_a_run_was_stopped_is_told_too() {
     assert!(failure.starts_with("mirror42: error: the jq filter of stage `4_things` "), "{text}");
     assert!(stop.contains("Nothing was loaded"), "{text}");
 }
+
+#[test]
+fn a_doubt_keeps_its_condition_and_is_noted_whatever_the_run_is_of() {
+    let (server, space) = space();
+    edit(&space, "{id, name: .name}", "error(\"no\")");
+    let run = |arguments: &[&str]| space.run("mirror42", &[&["run", "-q"], arguments].concat());
+    let forced = || fs::read_to_string(space.paths().forced()).unwrap_or_default();
+    succeed(&run(&["1_owners"]));
+    let requests = server.requests();
+    // Its source is none of this run.
+    for _ in 0..2 {
+        told(&run(&["--only", "2_names"]), 1);
+        let line = forced();
+        assert!(line.starts_with("1_owners\t") && line.ends_with("\textract\t2_names\n"), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    assert_eq!(server.requests(), requests);
+    let line = forced();
+    // A fetch that fails does not make it one on no condition.
+    let text = fs::read_to_string(space.path().join("pipeline.toml")).unwrap();
+    space.write("pipeline.toml", &text.replace(&server.address, "127.0.0.1:1"));
+    told(&run(&["2_names", "--tries", "1"]), 1);
+    assert_eq!(forced(), line);
+    space.write("pipeline.toml", &text);
+    edit(&space, "error(\"no\")", "{id, name: .name}");
+    succeed(&run(&["2_names"]));
+    assert_eq!((server.requests(), forced().as_str()), (requests, ""));
+}
