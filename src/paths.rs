@@ -77,7 +77,7 @@ impl Paths {
         self.state().join("loadtest.lock")
     }
 
-    /// The stages that a forced run has still to fetch.
+    /// The stages that the next run is to fetch whatever their receipts say, one a line.
     pub fn forced(&self) -> PathBuf {
         self.state().join("forced")
     }

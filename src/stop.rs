@@ -2,8 +2,8 @@
 //!
 //! Nothing has to be cleaned up, since a file is there whole or not at all and a load is one transaction; so the process
 //! ends wherever it is, with exit code 75: run again, and it goes on. What must not be cut in two stands behind a
-//! [`Shield`]. The driver, which has children to end first, listens in the place of that ([`listen`]), and
-//! has two seconds. A second signal kills at once.
+//! [`Shield`]. Who has children to end first, the driver and `exec`, listens in the place of that ([`listen`]), and
+//! has two seconds; so does the guard of a program's group. A second signal kills at once.
 //!
 //! A signal that is ignored when the process begins, as SIGHUP is under `nohup`, stays ignored.
 

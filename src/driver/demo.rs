@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use clap::Args;
+use serde_json::Value;
 use walkdir::{DirEntry, WalkDir};
 
 use super::child;
+use super::targets::{Fetching, Targets};
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::files;
@@ -188,8 +190,10 @@ fn is_ours(paths: &Paths, path: &Path) -> bool {
 }
 
 /// A run that is no demo makes the mirror in this folder its own: no later demo may replace or remove it.
-pub fn leave(context: &Context) -> Result<()> {
-    files::remove(&context.pipeline.paths.demo())
+/// The run lock is the caller's: one that does not come to run leaves the demo what it is.
+pub fn leave(context: &Context, targets: &Targets) -> Result<()> {
+    let asks_the_api = targets.fetching == Fetching::AsNeeded && !targets.stages.is_empty();
+    if asks_the_api { files::remove(&context.pipeline.paths.demo()) } else { Ok(()) }
 }
 
 fn start_simulator(options: &[String]) -> Result<Simulator> {
@@ -220,7 +224,7 @@ pub fn remove(context: &Context) -> Result<()> {
     // The mark last: a removal that is killed half way is gone on with.
     for name in files_of(context)?.difference(&mark.before) {
         let path = paths.root().join(name);
-        if path != paths.demo() {
+        if path != paths.demo() && !is_of_login(paths, &path)? {
             files::remove(&path)?;
         }
     }
@@ -235,6 +239,24 @@ pub fn remove(context: &Context) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a file may be of a person's token, without which one has to log in again: of any token but the simulator's, or of
+/// one that cannot be read. One that a killed process has not come to put in its place counts too.
+fn is_of_login(paths: &Paths, path: &Path) -> Result<bool> {
+    let token = paths.token();
+    if path == token.with_extension("lock") {
+        // It comes after the token, as names go.
+        return Ok(token.exists());
+    }
+    let name = token.file_name().unwrap_or_default().to_string_lossy();
+    let is_token = path.file_name().is_some_and(|found| found.to_string_lossy().contains(&*name));
+    if path.parent() != token.parent() || !is_token {
+        return Ok(false);
+    }
+    let content: Value = serde_json::from_slice(&files::read(path)?).unwrap_or_default();
+    let is_simulated = |tokens: &Vec<Value>| tokens.iter().all(|token| token["client_id"] == CLIENT_ID);
+    Ok(!content["tokens"].as_array().is_some_and(is_simulated))
 }
 
 /// What is to be told beside the state of a demo's mirror; none if it is none.

@@ -49,6 +49,8 @@ impl Failures {
     /// The failure of the whole run, if it is one.
     pub fn end(self, schedule: &Schedule, targets: &Targets, options: &Options) -> Result<()> {
         if let Some(signal) = self.stopped_by {
+            // The stop is not why these have failed.
+            self.errors.iter().for_each(|error| report_failure("mirror42", error));
             let state = match (targets.load, schedule.is_loaded(), self.load_was_killed) {
                 (false, _, _) => return Err(stop::error(signal)),
                 (true, true, _) => "The load is done; it was not validated to the end.",

@@ -66,13 +66,13 @@ impl RunArgs {
             reach: if self.only { Reach::Only } else { Reach::WithNeeds },
             again: self.force.is_some() || self.from.is_some() || named(LOAD) || named(VALIDATE),
             fetching: if self.offline { Fetching::Offline } else { Fetching::AsNeeded },
-            forced: forced::remembered(context)?,
+            owed: forced::owed(context)?,
             stages,
             ..Targets::default()
         };
         // Those that are to be fetched are left for a run that does; programs are started.
         if self.offline {
-            targets.forced.retain(|name| pipeline.stage(name).is_some_and(|stage| stage.run().is_some()));
+            targets.owed.retain(|owed| pipeline.stage(&owed.stage).is_some_and(|stage| stage.run().is_some()));
         }
         targets.forced.extend(match &self.force {
             None => Vec::new(),

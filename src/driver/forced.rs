@@ -13,31 +13,46 @@ use crate::files;
 /// The file, kept as a run goes on.
 pub struct Forced {
     /// Those that this run does not see to.
-    others: Vec<String>,
+    others: Vec<Owed>,
     written: Vec<String>,
+    /// That it could not be written was told: once is enough.
+    is_told: bool,
 }
 
 impl Forced {
     pub fn begin(context: &Context, schedule: &Schedule) -> Result<Forced> {
-        let owed = owed(context)?;
-        let others = owed.iter().filter(|owed| !schedule.sees_to(&owed.stage)).map(Owed::to_string).collect();
-        let mut forced = Forced { others, written: lines(context)? };
+        let others = owed(context)?.into_iter().filter(|owed| !schedule.sees_to(&owed.stage)).collect();
+        let mut forced = Forced { others, written: lines(context)?, is_told: false };
         forced.update(context, schedule)?;
         Ok(forced)
     }
 
+    /// One that this run does not see to.
+    pub fn add(&mut self, owed: Owed) {
+        owed.join(&mut self.others);
+    }
+
+    /// An error is told once.
     pub fn update(&mut self, context: &Context, schedule: &Schedule) -> Result<()> {
-        let left: Vec<String> =
-            self.others.iter().cloned().chain(schedule.still_forced().map(Owed::to_string)).collect();
+        let mut left = self.others.clone();
+        schedule.still_forced().cloned().for_each(|owed| owed.join(&mut left));
+        let left: Vec<String> = left.iter().map(Owed::to_string).collect();
         if left == self.written {
             return Ok(());
         }
         let path = context.pipeline.paths.forced();
-        match left.is_empty() {
-            true => files::remove(&path)?,
-            false => drop(files::write(&path, (left.join("\n") + "\n").as_bytes())?),
+        let written = match left.is_empty() {
+            true => files::remove(&path),
+            false => files::write(&path, (left.join("\n") + "\n").as_bytes()).map(drop),
+        };
+        match written {
+            Ok(()) => self.written = left,
+            Err(_) if self.is_told => {}
+            Err(error) => {
+                self.is_told = true;
+                return Err(error);
+            }
         }
-        self.written = left;
         Ok(())
     }
 }
@@ -47,14 +62,13 @@ pub fn remembered(context: &Context) -> Result<Vec<String>> {
     Ok(owed(context)?.into_iter().map(|owed| owed.stage).collect())
 }
 
-fn owed(context: &Context) -> Result<Vec<Owed>> {
+/// The same, with what they are owed for.
+pub fn owed(context: &Context) -> Result<Vec<Owed>> {
     let pipeline = &context.pipeline;
+    let lines = lines(context)?;
+    let owed = lines.iter().filter_map(|line| Owed::parse(line, pipeline)).filter(|owed| owed.is_owed(pipeline));
     let mut found = Vec::new();
-    for owed in lines(context)?.iter().filter_map(|line| Owed::parse(line, pipeline)) {
-        if owed.is_owed(pipeline)? {
-            found.push(owed);
-        }
-    }
+    owed.for_each(|owed| owed.join(&mut found));
     Ok(found)
 }
 

@@ -333,7 +333,6 @@ pub fn run(args: Args) -> Result<()> {
             api.apply(&mut context.pipeline)?;
             let url = database.url(&context.secrets);
             let targets = Targets { trust: trust.trust(), ..run.targets(&context)? };
-            demo::leave(&context)?;
             let options = Options {
                 jobs: run.jobs.into(),
                 keep_going: run.keep_going,

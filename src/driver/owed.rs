@@ -60,12 +60,24 @@ impl Owed {
         Some(Owed { stage, while_same })
     }
 
-    /// Whether it still is.
-    pub fn is_owed(&self, pipeline: &Pipeline) -> Result<bool> {
+    /// Whether it still is. Where a definition cannot be read, nothing is known to have changed.
+    pub fn is_owed(&self, pipeline: &Pipeline) -> bool {
         match &self.while_same {
-            None => Ok(true),
-            Some((hash, failed)) => Ok(failed.hash(pipeline)?.as_ref() == Some(hash)),
+            None => true,
+            Some((hash, failed)) => failed.hash(pipeline).map_or(true, |now| now.as_ref() == Some(hash)),
         }
+    }
+
+    /// Puts it among others, once. What is owed whatever has changed is owed on no condition beside.
+    pub fn join(self, others: &mut Vec<Owed>) {
+        let says_it = |other: &Owed| other.stage == self.stage && (other.while_same.is_none() || *other == self);
+        if others.iter().any(says_it) {
+            return;
+        }
+        if self.while_same.is_none() {
+            others.retain(|other| other.stage != self.stage);
+        }
+        others.push(self);
     }
 }
 
@@ -117,11 +129,16 @@ mod tests {
         let owed = Owed::by_failure(&pipeline, &job, &error).unwrap().unwrap();
         let again = |text: &str| {
             let owed = Owed::parse(&owed.to_string(), &parsed(text)).unwrap();
-            owed.is_owed(&parsed(text)).unwrap()
+            owed.is_owed(&parsed(text))
         };
         assert_eq!(Owed::parse(&owed.to_string(), &pipeline), Some(owed.clone()));
         assert!(again(TEXT) && !again(&TEXT.replace(".x", ".y")) && !again(&TEXT.replace("'b'", "'c'")));
-        assert!(Owed::whatever("a").is_owed(&pipeline).unwrap());
+        assert!(Owed::whatever("a").is_owed(&pipeline));
+        let mut all = Vec::new();
+        [owed.clone(), owed.clone()].into_iter().for_each(|owed| owed.join(&mut all));
+        assert_eq!(all, vec![owed.clone()]);
+        [Owed::whatever("b"), Owed::whatever("a"), owed].into_iter().for_each(|owed| owed.join(&mut all));
+        assert_eq!(all, [Owed::whatever("b"), Owed::whatever("a")]);
         assert_eq!(Owed::parse("gone", &pipeline), None);
         let other = Error::failed("x").at("pipeline.toml:3");
         assert_eq!(Owed::by_failure(&pipeline, &job, &other).unwrap(), None);

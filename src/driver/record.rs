@@ -132,7 +132,7 @@ impl<'a> Recorder<'a> {
             dry_run: options.dry_run,
             pipeline: context.pipeline.name.clone(),
             mirror42: env!("CARGO_PKG_VERSION").to_string(),
-            targets: names(context, targets),
+            targets: names(context, targets, options),
             started_at: logs::now(),
             ended_at: None,
             duration_ms: 0,
@@ -344,13 +344,15 @@ fn verdict<T>(end: &Result<T>) -> Option<String> {
 }
 
 /// The targets as the command line named them.
-fn names(context: &Context, targets: &Targets) -> Vec<String> {
+fn names(context: &Context, targets: &Targets, options: &Options) -> Vec<String> {
     let all = targets.stages.len() == context.pipeline.stages.len();
-    if all && targets.load && targets.validate {
+    // Of a dry run the load is no target, since it comes after all else; and nothing is validated.
+    let load = targets.load || options.dry_run;
+    if all && load && (targets.validate || (options.dry_run && options.verb == RUN)) {
         return Vec::new();
     }
-    let mut names = if all && targets.load { Vec::new() } else { targets.stages.clone() };
-    names.extend(targets.load.then(|| LOAD.to_string()));
+    let mut names = if all && load { Vec::new() } else { targets.stages.clone() };
+    names.extend(load.then(|| LOAD.to_string()));
     names.extend(targets.validate.then(|| VALIDATE.to_string()));
     names
 }

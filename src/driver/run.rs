@@ -80,7 +80,9 @@ pub fn run<'a>(
                     log::info!("a stage failed; waiting for what is under way: {}", error.message());
                 }
                 match Owed::by_failure(&context.pipeline, &job, &error) {
-                    Ok(owed) => owed.into_iter().for_each(|owed| schedule.doubt(owed)),
+                    Ok(owed) => {
+                        owed.and_then(|owed| schedule.doubt(owed)).into_iter().for_each(|owed| forced.add(owed))
+                    }
                     Err(error) => failures.add(error),
                 }
                 failures.add(error);

@@ -46,8 +46,8 @@ struct Node<'a> {
     force: bool,
     /// Its extract shares a process with no other's.
     alone: bool,
-    /// It is to be fetched, by a later run if not by this one.
-    owed: Option<Owed>,
+    /// Why it is to be fetched, by a later run if not by this one.
+    owed: Vec<Owed>,
     /// Steps that must be done before these two can be decided.
     fetch_waits_for: usize,
     extract_waits_for: usize,
@@ -115,7 +115,7 @@ impl<'a> Schedule<'a> {
                 extract: Step::Pending,
                 force: false,
                 alone: false,
-                owed: None,
+                owed: Vec::new(),
                 fetch_waits_for: 0,
                 extract_waits_for: 0,
                 after_fetch: Vec::new(),
@@ -126,11 +126,14 @@ impl<'a> Schedule<'a> {
         schedule.unexported = schedule.nodes.len();
         schedule.tie(pipeline)?;
         // One that this run does not touch is left for another.
-        for name in &targets.forced {
-            let owed = schedule.sees_to(name);
-            schedule.set(name, |node| {
+        let forced = targets.forced.iter().map(|name| Owed::whatever(name));
+        for owed in targets.owed.iter().cloned().chain(forced) {
+            let (name, sees_to) = (owed.stage.clone(), schedule.sees_to(&owed.stage));
+            schedule.set(&name, |node| {
                 node.force = true;
-                node.owed = (owed && node.fetch == Step::Pending).then(|| Owed::whatever(name));
+                if sees_to && node.fetch == Step::Pending {
+                    owed.join(&mut node.owed);
+                }
             });
         }
         Ok(schedule)
@@ -178,10 +181,12 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// The pages of a stage are not to be trusted: the next run is to fetch them, whatever their receipt says.
-    pub fn doubt(&mut self, owed: Owed) {
-        let name = owed.stage.clone();
-        self.set(&name, |node| node.owed = Some(owed));
+    /// The pages of a stage are not to be trusted: the next run is to fetch them, whatever their receipt says. Gives it
+    /// back if the stage is none of this run.
+    pub fn doubt(&mut self, owed: Owed) -> Option<Owed> {
+        let Some(&at) = self.index.get(owed.stage.as_str()) else { return Some(owed) };
+        owed.join(&mut self.nodes[at].owed);
+        None
     }
 
     /// Whether this run asks the API where it has to.
@@ -235,7 +240,7 @@ impl<'a> Schedule<'a> {
 
     /// The stages that are to be fetched whatever their receipts say, and are not yet.
     pub fn still_forced(&self) -> impl Iterator<Item = &Owed> {
-        self.nodes.iter().filter_map(|node| node.owed.as_ref())
+        self.nodes.iter().flat_map(|node| &node.owed)
     }
 
     /// The next job that can start now. Steps that have nothing to do are passed over on the way. An error is of one step,
@@ -307,6 +312,8 @@ impl<'a> Schedule<'a> {
         let at: Vec<usize> = names.iter().filter_map(|name| self.index.get(name.as_str()).copied()).collect();
         let are_several = at.len() > 1;
         for at in at.into_iter().filter(|_| are_several) {
+            // Those that did not fail have been written.
+            self.judge.forget(&self.nodes[at].stage.name);
             (self.nodes[at].extract, self.nodes[at].alone) = (Step::Pending, true);
             self.ready_extracts.insert(at);
         }
@@ -317,7 +324,7 @@ impl<'a> Schedule<'a> {
     pub fn finish(&mut self, job: &Job) {
         match job {
             Job::Fetch(name) | Job::Exec(name) => {
-                self.set(name, |node| node.owed = None);
+                self.set(name, |node| node.owed.clear());
                 self.done_by_name(name, Kind::Fetch);
             }
             Job::Extract(names) => names.iter().for_each(|name| self.done_by_name(name, Kind::Extract)),
@@ -386,6 +393,8 @@ impl<'a> Schedule<'a> {
     fn next_fetch(&mut self) -> Result<Option<Job>> {
         while let Some(at) = self.ready_fetches.pop_first() {
             let stage = self.nodes[at].stage;
+            // Where it cannot be judged, that is told once.
+            self.nodes[at].fetch = Step::Running;
             let verdict = self.judge_pages(stage, self.nodes[at].force)?;
             let is_current = verdict.is_current();
             self.nodes[at].decided.fetch = Some(verdict);
@@ -393,7 +402,6 @@ impl<'a> Schedule<'a> {
                 self.done(at, Kind::Fetch);
                 continue;
             }
-            self.nodes[at].fetch = Step::Running;
             let name = stage.name.clone();
             return Ok(Some(if stage.run().is_some() { Job::Exec(name) } else { Job::Fetch(name) }));
         }

@@ -1,5 +1,7 @@
 //! What a run is to bring up to date, and by what means.
 
+use super::owed::Owed;
+
 /// Whether a run may ask the API, and start programs of the user's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fetching {
@@ -37,6 +39,8 @@ pub struct Targets {
     pub reach: Reach,
     /// Make these again whatever their receipts say.
     pub forced: Vec<String>,
+    /// And these, since earlier runs have left them to be fetched.
+    pub owed: Vec<Owed>,
     pub load: bool,
     pub validate: bool,
     /// Load and validate whatever the ledger says.

@@ -5,7 +5,7 @@ use super::record::{Record, Recorder};
 use super::run;
 use super::run_lock::RunLock;
 use super::schedule::{Schedule, Targets};
-use super::{RUN, hooks, summary};
+use super::{RUN, demo, hooks, summary};
 use crate::cli::{self, Common, Context};
 use crate::error::Result;
 use crate::log::Format;
@@ -15,6 +15,9 @@ use crate::stop;
 /// A run with its lock, and what it did on the standard output.
 pub fn run_and_tell(context: &Context, common: &Common, targets: &Targets, options: &Options) -> Result<()> {
     let lock = RunLock::take(context, options.verb)?;
+    if options.verb == RUN {
+        demo::leave(context, targets)?;
+    }
     locked_run(context, common, targets, options)?;
     lock.release()
 }

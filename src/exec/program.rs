@@ -10,7 +10,8 @@ use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
@@ -25,6 +26,8 @@ use crate::stop;
 /// Of a line that a program says: the rest is another line.
 const LINE_BYTES: u64 = 1 << 16;
 const SHOWN_CHARS: usize = 2000;
+/// That wait to be logged: a program that says more than the log takes has to wait too.
+const WAITING_LINES: usize = 1000;
 /// Of what it said, in the message of its failure.
 const LAST_LINES: usize = 5;
 /// For what has been said and not read when the program ends. Who has left its group may hold the pipe for ever.
@@ -156,27 +159,35 @@ enum Message {
     /// Nobody has its pipe open any more.
     Silent,
     Ended(std::io::Result<ExitStatus>),
-    /// This process is asked to end, by this signal.
-    Asked(&'static str),
+    /// This process is asked to end: [`Asked`] says how.
+    Asked,
 }
+
+/// The signal by which this process was asked to end, and when. It does not wait behind what the program says.
+type Asked = OnceLock<(&'static str, Instant)>;
 
 /// Logs what the program says until it has ended; returns the last of it. When this process is asked to end, so is the
 /// program, with all that it has started; what is left of them after a second is killed.
 fn listen(stage: &str, mut child: Child, said: PipeReader, group: Group) -> Result<(VecDeque<String>, ExitStatus)> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(WAITING_LINES);
     hear(said, sender.clone());
-    let asked = sender.clone();
+    let asked = Arc::new(Asked::new());
+    let (listener, asks, id) = (sender.clone(), Arc::clone(&asked), group.id());
     stop::listen(move |event| {
-        if let stop::Event::Asked(signal) = event {
-            // Nobody hears it only if the program has ended.
-            let _ = asked.send(Message::Asked(signal));
+        if let stop::Event::Asked(signal) = event
+            && asks.set((signal, Instant::now())).is_ok()
+        {
+            // At once, whatever is still to be heard. The group is there until nobody listens here.
+            let _ = killpg(Pid::from_raw(id), Signal::SIGTERM);
+            // Where there is no room, there is no sleeper to be woken either.
+            let _ = listener.try_send(Message::Asked);
         }
     });
     std::thread::spawn(move || {
         // Nobody hears it only if this process is ending.
         let _ = sender.send(Message::Ended(child.wait()));
     });
-    let heard = hear_out(stage, &receiver, &group);
+    let heard = hear_out(stage, &receiver, &group, &asked);
     stop::unlisten();
     match heard {
         Heard { asked: Some(signal), .. } => Err(stop::error(signal)),
@@ -197,11 +208,19 @@ struct Heard {
     asked: Option<&'static str>,
 }
 
-fn hear_out(stage: &str, receiver: &Receiver<Message>, group: &Group) -> Heard {
+fn hear_out(stage: &str, receiver: &Receiver<Message>, group: &Group, asked: &Asked) -> Heard {
     let mut heard = Heard::default();
     let mut is_silent = false;
     let mut until = None;
     while heard.status.is_none() || !is_silent {
+        if heard.asked.is_none()
+            && let Some((signal, at)) = asked.get()
+        {
+            heard.asked = Some(*signal);
+            if heard.status.is_none() {
+                until = Some(*at + GRACE);
+            }
+        }
         match next(receiver, until) {
             Some(Message::Said(line)) => {
                 log::info!(target: stage, "{line}");
@@ -217,13 +236,7 @@ fn hear_out(stage: &str, receiver: &Receiver<Message>, group: &Group) -> Heard {
                 group.signal(Signal::SIGKILL);
                 until = Some(Instant::now() + if heard.asked.is_some() { LAST_WORDS_IN_HASTE } else { LAST_WORDS });
             }
-            Some(Message::Asked(signal)) => {
-                heard.asked = Some(signal);
-                if heard.status.is_none() {
-                    group.signal(Signal::SIGTERM);
-                    until = Some(Instant::now() + GRACE);
-                }
-            }
+            Some(Message::Asked) => {}
             // It has not ended in its time.
             None if heard.status.is_none() && until.is_some() => {
                 group.signal(Signal::SIGKILL);
@@ -237,12 +250,14 @@ fn hear_out(stage: &str, receiver: &Receiver<Message>, group: &Group) -> Heard {
 
 fn next(receiver: &Receiver<Message>, until: Option<Instant>) -> Option<Message> {
     match until {
+        // Before what is there to be received: of a program that never stops talking, there is always something.
+        Some(until) if until <= Instant::now() => None,
         Some(until) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
         None => receiver.recv().ok(),
     }
 }
 
-fn hear(pipe: PipeReader, sender: Sender<Message>) {
+fn hear(pipe: PipeReader, sender: SyncSender<Message>) {
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         loop {

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::driver::succeed;
 use crate::simulator::{Reply, Server};
-use crate::space::{Outcome, Space};
+use crate::space::{Outcome, Space, wait_until};
 
 const PIPELINE: &str = r#"
 [pipeline]
@@ -203,4 +205,83 @@ fn a_filter_that_fails_is_tried_on_other_pages_and_a_mended_one_on_those_that_ar
     space.client().batch_execute("drop table owners").unwrap();
     succeed(&run());
     assert_eq!(server.requests(), before);
+}
+
+#[test]
+fn what_was_made_beside_a_stage_that_fails_is_ours() {
+    let (_server, space) = space();
+    let run = |arguments: &[&str]| space.run("mirror42", &[&["run", "-q", "-k"], arguments].concat());
+    succeed(&run(&[]));
+    // It is found to fail when the other is written.
+    edit(&space, "{id, name: .name}", "{id: 1, name: .name}");
+    edit(&space, "'{id, name}'", "'{id, name, n: 1}'");
+    for arguments in [&["1_owners", "2_names"][..], &["1_owners", "2_names", "--trust-exports"]] {
+        let outcome = run(arguments);
+        assert!(told(&outcome, 1).contains("stage `2_names`"), "{}", outcome.stderr);
+        let log = fs::read_to_string(space.paths().log("run")).unwrap();
+        assert!(!log.contains("by hand") && !outcome.stderr.contains("by hand"), "{log}");
+    }
+    let receipt = fs::read_to_string(space.paths().receipt("1_owners")).unwrap();
+    assert!(!receipt.contains("by hand"), "{receipt}");
+}
+
+#[test]
+fn pages_that_cannot_be_read_are_told_of_once() {
+    let (_server, space) = space();
+    // Its export waits for others, its fetch does not.
+    let with = "with = { names = \"2_names\", lengths = \"3_lengths\" }";
+    edit(&space, "fetch = \"/things\"", &format!("fetch = \"/things\"\n{with}"));
+    succeed(&space.run("mirror42", &["run", "-q"]));
+    let page = fs::read_dir(space.paths().pages("4_things")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&page).unwrap();
+    fs::create_dir(&page).unwrap();
+    let outcome = space.run("mirror42", &["run", "-q", "-k"]);
+    let message = told(&outcome, 1);
+    assert_eq!(message.matches("mirror42: error: ").count(), 1, "{message}");
+    assert!(message.starts_with("mirror42: error: could not read `./exports/4_things/pages/"), "{message}");
+}
+
+#[test]
+fn what_failed_before_a_run_was_stopped_is_told_too() {
+    let (_server, space) = space();
+    edit(&space, "'{id}'", "'error(\"no\")'");
+    space.write("own.sh", "#!/bin/sh\nwhile [ -e own.sh ]; do sleep 0.05; done\n");
+    let run = space.spawn("mirror42", &["run", "-q", "-k"]);
+    // It is to be fetched again.
+    wait_until("the filter has failed", || space.paths().forced().exists());
+    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{text}");
+    let (failure, stop) = text.split_once("mirror42: error: stopped by SIGTERM\n").unwrap();
+    assert!(failure.starts_with("mirror42: error: the jq filter of stage `4_things` "), "{text}");
+    assert!(stop.contains("Nothing was loaded"), "{text}");
+}
+
+#[test]
+fn a_doubt_keeps_its_condition_and_is_noted_whatever_the_run_is_of() {
+    let (server, space) = space();
+    edit(&space, "{id, name: .name}", "error(\"no\")");
+    let run = |arguments: &[&str]| space.run("mirror42", &[&["run", "-q"], arguments].concat());
+    let forced = || fs::read_to_string(space.paths().forced()).unwrap_or_default();
+    succeed(&run(&["1_owners"]));
+    let requests = server.requests();
+    // Its source is none of this run.
+    for _ in 0..2 {
+        told(&run(&["--only", "2_names"]), 1);
+        let line = forced();
+        assert!(line.starts_with("1_owners\t") && line.ends_with("\textract\t2_names\n"), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    assert_eq!(server.requests(), requests);
+    let line = forced();
+    // A fetch that fails does not make it one on no condition.
+    let text = fs::read_to_string(space.path().join("pipeline.toml")).unwrap();
+    space.write("pipeline.toml", &text.replace(&server.address, "127.0.0.1:1"));
+    told(&run(&["2_names", "--tries", "1"]), 1);
+    assert_eq!(forced(), line);
+    space.write("pipeline.toml", &text);
+    edit(&space, "error(\"no\")", "{id, name: .name}");
+    succeed(&run(&["2_names"]));
+    assert_eq!((server.requests(), forced().as_str()), (requests, ""));
 }

@@ -515,3 +515,52 @@ fn the_demo_does_all_of_it_on_this_machine_and_can_be_forgotten() {
     let told = "mirror42: error: this folder holds a database that is not the demo's\n";
     assert!(outcome.code == Some(2) && outcome.stderr.starts_with(told), "{outcome:?}");
 }
+
+#[test]
+fn a_run_that_does_not_ask_the_api_leaves_the_demo_what_it_is() {
+    let space = Space::new()
+        .file(
+            "pipeline.toml",
+            "[pipeline]\nname = \"x\"\n[api]\nbase_url = \"http://127.0.0.1:1\"\npage = { style = \"none\" }\n\
+             [[stage]]\nname = \"a\"\nfetch = \"/a\"\nkey = [\"id\"]\n",
+        )
+        .with("DATABASE_URL", "postgresql://127.0.0.1:1/x");
+    let mark = space.paths().demo();
+    space.write(".mirror42/demo", "0\n");
+    let lock = mirror42::files::Lock::try_with_owner(&space.paths().run_lock(), "another").unwrap().unwrap();
+    assert_eq!(space.run("mirror42", &["run", "-q"]).code, Some(3));
+    assert!(mark.exists(), "it did not come to run");
+    lock.release().unwrap();
+    // What these come to is nothing here.
+    for arguments in [&["run", "-q", "validate"][..], &["run", "-q", "--offline", "a"]] {
+        assert_ne!(space.run("mirror42", arguments).code, Some(0));
+        assert!(mark.exists(), "{arguments:?}");
+    }
+    space.run("mirror42", &["run", "-q", "a", "--tries", "1"]);
+    assert!(!mark.exists());
+}
+
+#[test]
+fn the_end_of_a_demo_takes_no_login_along_and_is_gone_on_with() {
+    let space =
+        Space::new().file("pipeline.toml", "[pipeline]\nname = \"x\"\n[api]\nbase_url = \"http://127.0.0.1:1\"\n");
+    let token = |client: &str| format!("{{\"client_id\":\"{client}\",\"refresh_token\":\"r\"}}");
+    let (mine, simulated) = (token("mine"), token("sim-uid"));
+    for (content, stays) in [
+        (format!("{{\"tokens\":[{simulated},{mine}]}}"), true),
+        ("{\"tokens\":[{\"cli".to_string(), true),
+        (format!("{{\"tokens\":[{simulated}]}}"), false),
+    ] {
+        space.write(".mirror42/demo", "0\n");
+        let files =
+            [space.paths().token(), space.paths().token().with_extension("lock"), space.paths().state().join("x")];
+        [".mirror42/token.json", ".mirror42/token.lock", ".mirror42/x"]
+            .iter()
+            .for_each(|file| space.write(file, &content));
+        // As a removal leaves it that was killed.
+        space.write("data/postgres.new/base/half", "");
+        succeed(&space.run("mirror42", &["demo", "--remove"]));
+        assert_eq!(files.map(|file| file.exists()), [stays, stays, false], "{content}");
+        assert!(!space.paths().data().exists());
+    }
+}

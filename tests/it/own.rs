@@ -461,6 +461,9 @@ fn one_that_is_told_to_end_may_tidy_up_for_a_second_with_all_that_it_has_started
     for (script_text, told) in [
         (format!("({tidies}{loops}) &\n{tidies}{loops}"), 2),
         (format!("trap '' TERM\necho '[]' >\"$MIRROR42_OUTPUT\"\necho x >>begun; {loops}"), 0),
+        // Whatever it says meanwhile, as fast as it can.
+        (format!("{tidies}echo x >>begun; echo x >>begun; while :; do echo y; done"), 1),
+        ("trap '' TERM; echo x >>begun; echo x >>begun; while :; do echo y; done".to_string(), 0),
     ] {
         for binary in ["mirror42-exec", "mirror42"] {
             let space = alone(&script_text, "");
@@ -491,6 +494,15 @@ fn what_a_program_leaves_running_ends_with_it() {
     assert!(began.elapsed().as_secs() < 10, "it was waited for");
     let pid = numbers(&space, "pid")[0];
     wait_until("it is gone", || !lives(pid));
+}
+
+#[test]
+fn what_has_left_the_group_of_a_program_is_not_heard_for_ever() {
+    let text = "setsid sh -c 'while echo y; do :; done' &\necho '[]' >\"$MIRROR42_OUTPUT\"";
+    let space = alone(text, "");
+    let began = Instant::now();
+    done(&space, "mirror42-exec", &[]);
+    assert!(began.elapsed().as_secs() < 10, "it was waited for");
 }
 
 #[test]

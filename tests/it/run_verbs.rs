@@ -43,6 +43,7 @@ fn a_replay_has_a_record_of_its_own_and_is_nobodys_night() {
             (count + 1, &json!("replay"), &json!(0))
         );
         assert_eq!(record["dry_run"], arguments.contains(&"--dry-run"));
+        assert_eq!(record["targets"], json!(["load"]));
         assert_eq!((told(), last_run(&space)), (1, night.clone()), "{arguments:?}");
     }
     assert_eq!(last(&space)["steps"][0]["why"], json!(format!("replays run {}", night.as_str().unwrap())));
@@ -60,11 +61,14 @@ fn a_dry_run_is_marked_and_is_not_the_last_run() {
     let space = small(&simulator);
     succeed(&space.run("mirror42", &["run", "-q", "--dry-run"]));
     assert_eq!((&last(&space)["verb"], &last(&space)["dry_run"]), (&json!("run"), &json!(true)));
+    assert_eq!(last(&space)["targets"], json!([]), "all");
     assert_eq!(last_run(&space), Value::Null);
     succeed(&space.run("mirror42", &["run", "-q"]));
     let night = last(&space)["id"].clone();
     succeed(&space.run("mirror42", &["run", "-q", "--dry-run"]));
     assert_eq!((records(&space).len(), last_run(&space)), (3, night));
+    succeed(&space.run("mirror42", &["run", "-q", "--only", "03_names", "load", "--dry-run", "--force=03_names"]));
+    assert_eq!(last(&space)["targets"], json!(["03_names", "load"]));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Cluster {
         let place = paths.postgres();
         files::create_dir(&paths.data())?;
         let owner = Owner::for_new(paths.root())?;
-        let under_way = paths.data().join("postgres.new");
+        let under_way = under_way(paths);
         remove_leftovers(&under_way)?;
         let data = prepare_folder(&under_way, &owner, binaries)?;
         log::info!("making a Postgres {} cluster in `{}`, owned by `{}`", binaries.major, data.display(), owner.name);
@@ -94,6 +94,20 @@ impl Cluster {
             Some(cluster) => Ok(cluster),
             None => Err(Error::failed(format!("the cluster `{}` vanished", place.display()))),
         }
+    }
+
+    /// Removes the cluster, which does not run, and what a killed `initdb` or removal has left. It goes under the name of
+    /// one that is not whole first: cut short, what is left of it is no cluster for anybody. The caller holds its lock.
+    pub fn remove(paths: &Paths) -> Result<()> {
+        let under_way = under_way(paths);
+        remove_leftovers(&under_way)?;
+        if let Some(cluster) = Cluster::open(paths)? {
+            files::rename(&paths.postgres(), &under_way)?;
+            if under_way.is_symlink() {
+                files::remove_dir(&cluster.data)?;
+            }
+        }
+        remove_leftovers(&under_way)
     }
 
     pub fn running(&self) -> Result<Option<Server>> {
@@ -198,7 +212,12 @@ fn tail(text: &str) -> Vec<String> {
     lines[lines.len().saturating_sub(5)..].iter().map(|line| line.trim().to_string()).collect()
 }
 
-/// What a killed `initdb` left: a folder, or a link to one elsewhere.
+/// Where a cluster stands that is not whole.
+fn under_way(paths: &Paths) -> PathBuf {
+    paths.data().join("postgres.new")
+}
+
+/// What a killed `initdb` or removal left: a folder, or a link to one elsewhere.
 fn remove_leftovers(under_way: &Path) -> Result<()> {
     if under_way.is_symlink() {
         if let Ok(target) = fs::read_link(under_way)

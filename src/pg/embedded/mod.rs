@@ -21,7 +21,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::failure;
 use crate::error::{Error, Result};
-use crate::files::{self, Lock};
+use crate::files::Lock;
 use crate::paths::Paths;
 
 use binaries::Binaries;
@@ -160,12 +160,11 @@ pub fn started(paths: &Paths) -> Result<Server> {
 /// Stops the server and removes the cluster with all its data.
 pub fn remove(paths: &Paths) -> Result<()> {
     stop(paths)?;
-    let place = paths.postgres();
-    let Some(cluster) = Cluster::open(paths)? else { return Ok(()) };
-    if place.is_symlink() {
-        files::remove(&place)?;
+    if !paths.data().exists() {
+        return Ok(());
     }
-    files::remove_dir(&cluster.data)
+    let _lock = Lock::wait(&paths.postgres_lock())?;
+    Cluster::remove(paths)
 }
 
 pub fn status(paths: &Paths) -> Result<Status> {
