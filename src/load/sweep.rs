@@ -11,7 +11,7 @@ use postgres::Transaction;
 
 use super::cascade::{self, Child};
 use super::work::{Way, Work};
-use super::write::{self, SHOWN_KEYS, rows_that_go};
+use super::write::{self, Back, SHOWN_KEYS, rows_that_go};
 use crate::codec::INGESTED_AT;
 use crate::diff::plain::Sql;
 use crate::error::{Error, Result};
@@ -302,16 +302,6 @@ pub fn keep(tx: &mut Transaction, all: &[Work]) -> Result<Kept> {
         }
     }
     Ok(Kept { nodes, keys: reach.keys })
-}
-
-/// How the rows of a table that were kept are put back, as they are to be.
-pub struct Back {
-    /// The table that they are in.
-    pub rows: String,
-    /// The statement.
-    pub sql: String,
-    /// So many are others than they were.
-    pub changed: u64,
 }
 
 /// Notes how the rows of a table that were kept are to change; none if none of it were.

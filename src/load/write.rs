@@ -6,7 +6,6 @@ use std::io::Write;
 
 use postgres::Transaction;
 
-use super::sweep::Back;
 use super::work::{Way, Work};
 use crate::codec::INGESTED_AT;
 use crate::diff::buffer::Buffer;
@@ -162,6 +161,16 @@ pub fn create_gone_by_delta(tx: &mut Transaction, work: &Work) -> Result<()> {
     );
     let created = tx.batch_execute(&query);
     created.map_err(|error| failure(&format!("could not list what is gone from `{}`", work.name()), &error))
+}
+
+/// How rows of a table that were kept, while others went, are put back as they are to be ([`super::sweep`]).
+pub struct Back {
+    /// The table that they are in.
+    pub rows: String,
+    /// The statement.
+    pub sql: String,
+    /// So many are others than they were.
+    pub changed: u64,
 }
 
 /// Inserts the rows of the delta table that the table does not have, and with them, in one statement, those that are put back.
