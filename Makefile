@@ -36,19 +36,20 @@ build: setup
 
 install:
 	@test -x $(RELEASE)/mirror42 || { echo 'run `make build` first, as the user who builds' >&2; exit 1; }
-	install -d '$(DESTDIR)$(PREFIX)/bin'
-	for binary in src/bin/*.rs; do \
+	@install -d '$(DESTDIR)$(PREFIX)/bin'
+	@for binary in src/bin/*.rs; do \
 	    install -m 755 "$(RELEASE)/$$(basename "$$binary" .rs)" '$(DESTDIR)$(PREFIX)/bin/' || exit 1; \
 	done
-	$(RELEASE)/mirror42 man '$(DESTDIR)$(SHARE)/man/man1'
-	install -d '$(DESTDIR)$(SHARE)/bash-completion/completions' '$(DESTDIR)$(SHARE)/zsh/site-functions' \
+	@$(RELEASE)/mirror42 man '$(DESTDIR)$(SHARE)/man/man1'
+	@install -d '$(DESTDIR)$(SHARE)/bash-completion/completions' '$(DESTDIR)$(SHARE)/zsh/site-functions' \
 	    '$(DESTDIR)$(SHARE)/fish/vendor_completions.d'
-	for name in $$(basename -s .rs src/bin/*.rs); do \
+	@for name in $$(basename -s .rs src/bin/*.rs); do \
 	    completions() { $(RELEASE)/mirror42 completions "$$1" "$$name" > "$(DESTDIR)$(SHARE)/$$2"; }; \
 	    completions bash "bash-completion/completions/$$name" && \
 	    completions zsh "zsh/site-functions/_$$name" && \
 	    completions fish "fish/vendor_completions.d/$$name.fish" || exit 1; \
 	done
+	@echo 'installed: programs in $(DESTDIR)$(PREFIX)/bin, man pages and completions in $(DESTDIR)$(SHARE)'
 
 bench: bench-load
 	@scripts/bench.sh $(RELEASE)
