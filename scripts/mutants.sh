@@ -60,7 +60,8 @@ mutant 'members of a jsonb stay in their order' src/codec/jsonb.rs \
     'members.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));' ''
 mutant 'a dry run commits' src/load/mod.rs 'tx.rollback().map_err' 'tx.commit().map_err'
 mutant 'a failed check is passed over' src/load/steps.rs 'return Err(offenders.error(&check));' 'let _ = offenders;'
-mutant 'each table is its own transaction' src/load/apply.rs 'write_one(order, tx, differ, work, run_id, phases)?;' 'write_one(order, tx, differ, work, run_id, phases)?; let _ = tx.batch_execute("commit; begin");'
+mutant 'each table is its own transaction' src/load/apply.rs 'Order::PruneLast => self.write_one(tx, work, Updates::Last)?,' \
+    'Order::PruneLast => { self.write_one(tx, work, Updates::Last)?; let _ = tx.batch_execute("commit; begin"); }'
 mutant 'a conflict at the commit is final' src/load/mod.rs 'if error.kind() == Kind::Conflict =>' 'if error.kind() == Kind::Conflict && !error.message().contains("commit") =>'
 mutant 'a conflict at the commit leaves the shield up' src/load/mod.rs 'Some(severity) if is_refusal(severity) => failed' 'Some(severity) if is_refusal(severity) => { shield.keep(); failed }'
 mutant 'the isolation is that of the role' src/load/mod.rs 'client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()' '{ let _ = IsolationLevel::ReadCommitted; client.build_transaction().start() }'

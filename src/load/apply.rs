@@ -16,23 +16,28 @@ use super::sweep::Kept;
 use super::work::{Counts, Way, Work};
 use super::{sweep, write};
 use crate::diff::Differ;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pg::failure;
 
 enum Order {
     PruneLast,
-    PruneFirst {
-        /// The rows that are to be put back.
-        kept: Kept,
-        /// Rows change before new ones come.
-        update_first: bool,
-    },
+    /// With the rows that are to be put back.
+    PruneFirst(Kept),
 }
 
-impl Order {
-    fn updates_first(&self) -> bool {
-        matches!(self, Order::PruneFirst { update_first: true, .. })
-    }
+/// When rows change: before new ones come, or after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Updates {
+    First,
+    Last,
+}
+
+/// What all tables are written with.
+struct Writer<'w> {
+    order: Order,
+    differ: &'w mut Differ,
+    run_id: &'w str,
+    phases: &'w mut Phases,
 }
 
 pub fn apply(
@@ -42,18 +47,18 @@ pub fn apply(
     run_id: &str,
     phases: &mut Phases,
 ) -> Result<()> {
-    let failed = |error: postgres::Error| failure("could not write what differs", &error);
     let planned: Vec<Counts> = all.iter().map(|work| work.counts).collect();
+    let mut writer = Writer { order: Order::PruneLast, differ, run_id, phases };
     let mut savepoint = tx.transaction().map_err(failed)?;
-    match in_order(&mut Order::PruneLast, &mut savepoint, differ, all, run_id, phases) {
+    match writer.write(&mut savepoint, all) {
         Err(error) if error.kind() == Kind::Taken => {
             log::debug!("{}: once more, deletions first", error.message());
             savepoint.rollback().map_err(failed)?;
             all.iter_mut().zip(planned).for_each(|(work, counts)| work.counts = counts);
             // What the schema lets wait until the end may wait now.
             tx.batch_execute("set constraints all deferred").map_err(failed)?;
-            let mut order = Order::PruneFirst { kept: sweep::keep(tx, all)?, update_first: false };
-            in_order(&mut order, tx, differ, all, run_id, phases).map_err(|error| match error.kind() {
+            writer.order = Order::PruneFirst(sweep::keep(tx, all)?);
+            writer.write(tx, all).map_err(|error| match error.kind() {
                 Kind::Taken => error.hint(
                     "If two rows of the table exchange a value, the server must check it at the end: declare the constraint \
                      `deferrable initially deferred` (docs/pipeline.md). If two records of the export have one, mend the filter.",
@@ -68,201 +73,167 @@ pub fn apply(
     }
 }
 
-fn in_order(
-    order: &mut Order,
-    tx: &mut Transaction,
-    differ: &mut Differ,
-    all: &mut [Work],
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<()> {
-    if matches!(order, Order::PruneFirst { .. }) {
-        prune_all(tx, all, run_id, phases)?;
-    }
-    for work in &mut *all {
-        let began = Instant::now();
-        match order {
-            Order::PruneLast => write_one(order, tx, differ, work, run_id, phases)?,
-            Order::PruneFirst { .. } => write_after_prune(order, tx, differ, work, run_id, phases)?,
-        }
-        work.duration_ms += began.elapsed().as_millis();
-    }
-    match order {
-        Order::PruneFirst { kept, .. } => kept.check_back(),
-        Order::PruneLast => {
-            sweep::check(tx, all)?;
-            prune_all(tx, all, run_id, phases)
-        }
-    }
+fn failed(error: postgres::Error) -> Error {
+    failure("could not write what differs", &error)
 }
 
-/// Writes one table of which the deletions are done. New rows and those that are put back come before changes, since rows may be
-/// moved to them; the other way round where a value that must be unique is still that of a row that changes.
-fn write_after_prune(
-    order: &mut Order,
-    tx: &mut Transaction,
-    differ: &mut Differ,
-    work: &mut Work,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<()> {
-    let failed = |error: postgres::Error| failure("could not write what differs", &error);
-    let planned = (work.counts, work.changed_columns.clone());
-    let mut savepoint = tx.transaction().map_err(failed)?;
-    match write_one(order, &mut savepoint, differ, work, run_id, phases) {
-        Err(error) if error.kind() == Kind::Taken => {
-            log::debug!("{}: once more, changes first", error.message());
-            savepoint.rollback().map_err(failed)?;
-            (work.counts, work.changed_columns) = planned;
-            set_update_first(order, true);
-            if let Order::PruneFirst { kept, .. } = order {
-                kept.is_away_again(work);
-            }
-            write_one(order, tx, differ, work, run_id, phases)?;
-            set_update_first(order, false);
+impl Writer<'_> {
+    fn write(&mut self, tx: &mut Transaction, all: &mut [Work]) -> Result<()> {
+        if let Order::PruneFirst(_) = self.order {
+            self.prune_all(tx, all)?;
         }
-        done => {
-            done?;
-            savepoint.commit().map_err(failed)?;
-        }
-    }
-    match order {
-        Order::PruneFirst { kept, .. } => sweep::put_back_others(tx, kept),
-        Order::PruneLast => Ok(()),
-    }
-}
-
-fn set_update_first(order: &mut Order, first: bool) {
-    if let Order::PruneFirst { update_first, .. } = order {
-        *update_first = first;
-    }
-}
-
-/// Deletes what is gone, children before parents.
-fn prune_all(tx: &mut Transaction, all: &mut [Work], run_id: &str, phases: &mut Phases) -> Result<()> {
-    let mut clock = Clock::new();
-    if all.iter().all(|work| work.counts.deleted == 0) {
-        return Ok(());
-    }
-    let children = cascade::children_of(tx, all)?;
-    for i in (0..all.len()).rev() {
-        if all[i].counts.deleted > 0 {
+        for work in &mut *all {
             let began = Instant::now();
-            cascade::note(tx, all, &all[i], &children, run_id)?;
-            all[i].counts.deleted = write::prune(tx, all, &all[i], run_id)?;
-            all[i].duration_ms += began.elapsed().as_millis();
+            match self.order {
+                Order::PruneLast => self.write_one(tx, work, Updates::Last)?,
+                Order::PruneFirst(_) => self.write_after_prune(tx, work)?,
+            }
+            work.duration_ms += began.elapsed().as_millis();
+        }
+        match &self.order {
+            Order::PruneFirst(kept) => kept.check_back(),
+            Order::PruneLast => {
+                sweep::check(tx, all)?;
+                self.prune_all(tx, all)
+            }
         }
     }
-    phases.prune_ms += clock.lap_ms();
-    Ok(())
-}
 
-/// Inserts and updates, and fills what is still empty.
-fn write_one(
-    order: &mut Order,
-    tx: &mut Transaction,
-    differ: &mut Differ,
-    work: &mut Work,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<()> {
-    let refused = match work.way {
-        Way::Direct => {
-            if let Order::PruneFirst { kept, .. } = order {
-                work.counts.updated += sweep::put_back(tx, kept, work, run_id)?;
-            }
+    /// Deletes what is gone, children before parents.
+    fn prune_all(&mut self, tx: &mut Transaction, all: &mut [Work]) -> Result<()> {
+        let mut clock = Clock::new();
+        if all.iter().all(|work| work.counts.deleted == 0) {
             return Ok(());
         }
-        Way::Later => {
-            let mut clock = Clock::new();
-            let refused = copy_directly(tx, differ, work)?;
-            phases.copy_ms += clock.lap_ms();
-            refused
-        }
-        Way::Diff { .. } => write_differences(order, tx, work, run_id, phases)?,
-        Way::Plain => return write_by_delta(order, tx, work, run_id, phases),
-    };
-    let Some(why) = refused else { return Ok(()) };
-    log::debug!(target: work.stage_name(), "goes the plain way: {why}");
-    let (planned, changed_columns) = (work.counts, work.changed_columns.clone());
-    stage(tx, differ, work)?;
-    match order {
-        Order::PruneLast => work.counts = Counts { before: planned.before, deleted: planned.deleted, ..work.counts },
-        // The table lacked the rows that are kept: what changes in those was not seen now.
-        Order::PruneFirst { .. } => (work.counts, work.changed_columns) = (planned, changed_columns),
-    }
-    write_by_delta(order, tx, work, run_id, phases)
-}
-
-/// Writes what differs from the whole delta table.
-fn write_by_delta(
-    order: &mut Order,
-    tx: &mut Transaction,
-    work: &mut Work,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<()> {
-    let (is_new, is_changed) = (work.counts.inserted > 0, work.counts.updated > 0);
-    let mut clock = Clock::new();
-    work.counts.updated = 0;
-    if is_changed && order.updates_first() {
-        work.counts.updated += write::update(tx, work, run_id)?;
-        phases.update_ms += clock.lap_ms();
-    }
-    match order {
-        Order::PruneLast if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
-        Order::PruneLast => {}
-        // All at once: each may refer to another.
-        Order::PruneFirst { kept, .. } => match sweep::prepare_back(tx, kept, work, run_id)? {
-            Some(back) => {
-                work.counts.inserted = write::insert_by_delta(tx, work, Some(&back))?;
-                work.counts.updated += back.changed;
-                kept.is_back(work);
+        let children = cascade::children_of(tx, all)?;
+        for i in (0..all.len()).rev() {
+            if all[i].counts.deleted > 0 {
+                let began = Instant::now();
+                cascade::note(tx, all, &all[i], &children, self.run_id)?;
+                all[i].counts.deleted = write::prune(tx, all, &all[i], self.run_id)?;
+                all[i].duration_ms += began.elapsed().as_millis();
             }
-            None if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
-            None => {}
-        },
+        }
+        self.phases.prune_ms += clock.lap_ms();
+        Ok(())
     }
-    phases.insert_ms += clock.lap_ms();
-    if is_changed && !order.updates_first() {
-        work.counts.updated += write::update(tx, work, run_id)?;
-        phases.update_ms += clock.lap_ms();
-    }
-    Ok(())
-}
 
-/// Sends what differs; returns what the server refused, where the plain way is to be gone.
-fn write_differences(
-    order: &mut Order,
-    tx: &mut Transaction,
-    work: &mut Work,
-    run_id: &str,
-    phases: &mut Phases,
-) -> Result<Option<String>> {
-    let mut clock = Clock::new();
-    let doing = format!("could not write what differs to `{}`", work.name());
-    let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
-    let is_changed = work.counts.updated > 0;
-    if is_changed && let Err(error) = write::create_delta(&mut savepoint, work)? {
-        return give_way(savepoint, &doing, &error).map(Some);
+    /// Writes one table of which the deletions are done. New rows and those that are put back come before changes, since rows
+    /// may be moved to them; the other way round where a value that must be unique is still that of a row that changes.
+    fn write_after_prune(&mut self, tx: &mut Transaction, work: &mut Work) -> Result<()> {
+        let planned = (work.counts, work.changed_columns.clone());
+        let mut savepoint = tx.transaction().map_err(failed)?;
+        match self.write_one(&mut savepoint, work, Updates::Last) {
+            Err(error) if error.kind() == Kind::Taken => {
+                log::debug!("{}: once more, changes first", error.message());
+                savepoint.rollback().map_err(failed)?;
+                (work.counts, work.changed_columns) = planned;
+                if let Order::PruneFirst(kept) = &mut self.order {
+                    kept.is_away_again(work);
+                }
+                self.write_one(tx, work, Updates::First)?;
+            }
+            done => {
+                done?;
+                savepoint.commit().map_err(failed)?;
+            }
+        }
+        match &mut self.order {
+            Order::PruneFirst(kept) => sweep::put_back_others(tx, kept),
+            Order::PruneLast => Ok(()),
+        }
     }
-    let mut updated = 0;
-    if is_changed && order.updates_first() {
-        updated += write::update(&mut savepoint, work, run_id)?;
+
+    /// Inserts and updates, and fills what is still empty.
+    fn write_one(&mut self, tx: &mut Transaction, work: &mut Work, updates: Updates) -> Result<()> {
+        let refused = match work.way {
+            Way::Direct => {
+                if let Order::PruneFirst(kept) = &mut self.order {
+                    work.counts.updated += sweep::put_back(tx, kept, work, self.run_id)?;
+                }
+                return Ok(());
+            }
+            Way::Later => {
+                let mut clock = Clock::new();
+                let refused = copy_directly(tx, self.differ, work)?;
+                self.phases.copy_ms += clock.lap_ms();
+                refused
+            }
+            Way::Diff { .. } => self.write_differences(tx, work, updates)?,
+            Way::Plain => return self.write_by_delta(tx, work, updates),
+        };
+        let Some(why) = refused else { return Ok(()) };
+        log::debug!(target: work.stage_name(), "goes the plain way: {why}");
+        let (planned, changed_columns) = (work.counts, work.changed_columns.clone());
+        stage(tx, self.differ, work)?;
+        match &mut self.order {
+            Order::PruneLast => {
+                work.counts = Counts { before: planned.before, deleted: planned.deleted, ..work.counts }
+            }
+            // The table lacked the rows that are kept: what changes in those was not seen now.
+            Order::PruneFirst(_) => (work.counts, work.changed_columns) = (planned, changed_columns),
+        }
+        self.write_by_delta(tx, work, updates)
     }
-    phases.update_ms += clock.lap_ms();
-    if let Err(error) = write::insert(&mut savepoint, work)? {
-        return give_way(savepoint, &doing, &error).map(Some);
+
+    /// Writes what differs from the whole delta table.
+    fn write_by_delta(&mut self, tx: &mut Transaction, work: &mut Work, updates: Updates) -> Result<()> {
+        let (is_new, is_changed) = (work.counts.inserted > 0, work.counts.updated > 0);
+        let mut clock = Clock::new();
+        work.counts.updated = 0;
+        if is_changed && updates == Updates::First {
+            work.counts.updated += write::update(tx, work, self.run_id)?;
+            self.phases.update_ms += clock.lap_ms();
+        }
+        match &mut self.order {
+            Order::PruneLast if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
+            Order::PruneLast => {}
+            // All at once: each may refer to another.
+            Order::PruneFirst(kept) => match sweep::prepare_back(tx, kept, work, self.run_id)? {
+                Some(back) => {
+                    work.counts.inserted = write::insert_by_delta(tx, work, Some(&back))?;
+                    work.counts.updated += back.changed;
+                    kept.is_back(work);
+                }
+                None if is_new => work.counts.inserted = write::insert_by_delta(tx, work, None)?,
+                None => {}
+            },
+        }
+        self.phases.insert_ms += clock.lap_ms();
+        if is_changed && updates == Updates::Last {
+            work.counts.updated += write::update(tx, work, self.run_id)?;
+            self.phases.update_ms += clock.lap_ms();
+        }
+        Ok(())
     }
-    if let Order::PruneFirst { kept, .. } = order {
-        updated += sweep::put_back(&mut savepoint, kept, work, run_id)?;
+
+    /// Sends what differs; returns what the server refused, where the plain way is to be gone.
+    fn write_differences(&mut self, tx: &mut Transaction, work: &mut Work, updates: Updates) -> Result<Option<String>> {
+        let mut clock = Clock::new();
+        let doing = format!("could not write what differs to `{}`", work.name());
+        let mut savepoint = tx.transaction().map_err(|error| failure(&doing, &error))?;
+        let is_changed = work.counts.updated > 0;
+        if is_changed && let Err(error) = write::create_delta(&mut savepoint, work)? {
+            return give_way(savepoint, &doing, &error).map(Some);
+        }
+        let mut updated = 0;
+        if is_changed && updates == Updates::First {
+            updated += write::update(&mut savepoint, work, self.run_id)?;
+        }
+        self.phases.update_ms += clock.lap_ms();
+        if let Err(error) = write::insert(&mut savepoint, work)? {
+            return give_way(savepoint, &doing, &error).map(Some);
+        }
+        if let Order::PruneFirst(kept) = &mut self.order {
+            updated += sweep::put_back(&mut savepoint, kept, work, self.run_id)?;
+        }
+        self.phases.insert_ms += clock.lap_ms();
+        if is_changed && updates == Updates::Last {
+            updated += write::update(&mut savepoint, work, self.run_id)?;
+        }
+        self.phases.update_ms += clock.lap_ms();
+        work.counts.updated = updated;
+        savepoint.commit().map_err(|error| failure(&doing, &error))?;
+        Ok(None)
     }
-    phases.insert_ms += clock.lap_ms();
-    if is_changed && !order.updates_first() {
-        updated += write::update(&mut savepoint, work, run_id)?;
-    }
-    phases.update_ms += clock.lap_ms();
-    work.counts.updated = updated;
-    savepoint.commit().map_err(|error| failure(&doing, &error))?;
-    Ok(None)
 }
